@@ -1,0 +1,126 @@
+"""Measure everything and print two tables, in Markdown; progress goes to standard error."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import astuple
+from importlib.metadata import version
+from math import prod
+from os import cpu_count
+from pathlib import Path
+from statistics import median
+
+from benchmarks import pipeline, processes
+from benchmarks.training import RAW, ROWS, Measured
+
+NEEDED = (RAW, Path("data/tensors"))
+
+
+def measure_rows() -> dict[str, Measured]:
+    """The medians of each row's repetitions, each in a process of its own.
+
+    The rows take turns, so that a busy minute of the machine does not fall on one alone.
+    """
+    runs: dict[str, list[Measured]] = {name: [] for name in ROWS}
+    for turn in range(max(row.repetitions for row in ROWS.values())):
+        for name, row in ROWS.items():
+            if turn < row.repetitions:
+                print(f"{row.title}, {turn + 1} of {row.repetitions}", file=sys.stderr)
+                command = [sys.executable, "-m", "benchmarks.training", name]
+                runs[name].append(Measured(**json.loads(subprocess.check_output(command))))
+    return {
+        name: Measured(*map(median, zip(*map(astuple, of), strict=True)))
+        for name, of in runs.items()
+    }
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, its first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join(map(line, [header, rule, *rows]))
+
+
+def training_table() -> str:
+    """The training loops, on the same data."""
+    measured = measure_rows()
+    return markdown(
+        ("training", "seconds", "ratio to ours", "test accuracy", "MB above its imports"),
+        [
+            (
+                ROWS[name].title,
+                f"{row.seconds:.2f}",
+                f"{row.seconds / measured['ours'].seconds:.1f}",
+                f"{row.accuracy:.2%}",
+                f"{row.megabytes:.0f}",
+            )
+            for name, row in measured.items()
+        ],
+    )
+
+
+def pipeline_table() -> str:
+    """The pipeline's commands, by what they cannot do without."""
+    found = pipeline.measure()
+    repro, no_op = found.changed / found.bare_torch, found.no_op / found.empty_no_op
+    return markdown(
+        ("pipeline", "seconds", "measured", "to reach"),
+        [
+            (
+                "peak memory of `python -m stages.train` above `import torch`",
+                "",
+                f"{found.megabytes:.0f} MB",
+                "< 300 MB",
+            ),
+            (
+                "`dvc repro` after a change of train.learning_rate, by `import torch`"
+                f" ({found.bare_torch:.2f} s)",
+                f"{found.changed:.2f}",
+                f"{repro:.2f}",
+                "< 4",
+            ),
+            (
+                "`dvc repro` with nothing to do, by the same on an empty pipeline"
+                f" ({found.empty_no_op:.2f} s)",
+                f"{found.no_op:.2f}",
+                f"{no_op:.2f}",
+                "< 1.2",
+            ),
+            (
+                f"images a second of two processes by those of one, {prod(processes.PIXELS):,}"
+                f" pixels, {processes.CLASSES} classes, batches of {processes.BATCH_SIZE}",
+                "",
+                f"{processes.measure():.2f}",
+                "> 1.5",
+            ),
+        ],
+    )
+
+
+def main() -> int:
+    """Print the tables; 2 if the pipeline has not made its data."""
+    missing = [str(folder) for folder in NEEDED if not folder.is_dir()]
+    if missing:
+        print(
+            f"error: {', '.join(missing)}: no such folder; run `dvc repro` in the repository's root"
+            " before the benchmarks",
+            file=sys.stderr,
+        )
+        return 2
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "scikit-learn", "dvc"))
+    print(f"{libraries}, Python {platform.python_version()}, {cpu_count()} CPUs\n")
+    print(training_table(), end="\n\n", flush=True)
+    print(pipeline_table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

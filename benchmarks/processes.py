@@ -1,0 +1,64 @@
+"""What a second process gains where there is enough work to share: large colour images.
+
+`python -m benchmarks.processes FILE` prints the seconds of the training steps on that split, and is
+what torchrun starts; each process has one thread.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+PIXELS = (3, 224, 224)  # C, H, W: 150,528 pixels
+CLASSES = 100
+BATCH_SIZE = 1000
+STEPS = 4
+
+
+def measure() -> float:
+    """The ratio of the throughput of two processes to that of one."""
+    import torch
+
+    from stages.images import LabelledImages
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch, "split.safetensors")
+        generator = torch.Generator().manual_seed(0)
+        LabelledImages(
+            torch.randint(0, 256, (BATCH_SIZE, *PIXELS), dtype=torch.uint8, generator=generator),
+            torch.randint(0, CLASSES, (BATCH_SIZE,), generator=generator),
+            tuple(map(str, range(CLASSES))),
+        ).save(path)
+        seconds = []
+        for count in (1, 2):
+            print(f"large images, {count} processes", file=sys.stderr)
+            command = [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+                *("--nproc-per-node", str(count), "-m", "benchmarks.processes", str(path)),
+            ]
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            seconds.append(float(subprocess.check_output(command, env=environment)))
+    return seconds[0] / seconds[1]
+
+
+def main() -> None:
+    """Train on the split, and print the seconds from the first process."""
+    from stages.images import LabelledImages
+    from stages.processes import joined_processes
+    from stages.train import CPU, Splits, TrainParams, fit
+
+    training = LabelledImages.load(Path(sys.argv[1]))
+    params = TrainParams.load(Path("params.yaml"), "train").model_copy(
+        update={"batch_size": BATCH_SIZE, "iterations": STEPS}
+    )
+    with joined_processes(CPU) as processes:
+        started = perf_counter()
+        fit(params, Splits(training, training), processes=processes)
+        if processes.first:
+            print(perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

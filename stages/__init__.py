@@ -1,0 +1,1 @@
+"""The pipeline's stages, each a command of its own: download, tensorize, train, evaluate."""

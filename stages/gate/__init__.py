@@ -1,0 +1,1 @@
+"""Whether a change has made the metrics worse than noise does: `python -m stages.gate`."""

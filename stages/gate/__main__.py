@@ -1,0 +1,91 @@
+"""Metrics and predictions of two revisions -> whether a metric has regressed.
+
+In: the working tree and a base revision, both out of git. No data, no model and no remote is
+needed. Where the files are is read from dvc.yaml and dvc.lock. docs/gate.md tells the rules.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from stages.command import run
+from stages.gate.changes import what_changed
+from stages.gate.lockfile import load_yaml
+from stages.gate.report import Report, error_json, error_markdown, json_text, markdown, terminal
+from stages.gate.results import Results
+from stages.gate.revisions import WORKING_TREE, Revision, find_base
+from stages.gate.rules import SECTION, Rule, Rules
+from stages.gate.verdict import judge
+
+
+def accepted_at(base: Revision, params: Path) -> dict[str, float]:
+    """The values that the base's own rules accept, by metric; none where it has no such rules."""
+    document = load_yaml(base, params.as_posix())
+    rules = document.get(SECTION) if isinstance(document, dict) else None
+    if not isinstance(rules, dict):
+        return {}
+    accepted = {
+        metric: rule.get("accepted") for metric, rule in rules.items() if isinstance(rule, dict)
+    }
+    return {m: float(value) for m, value in accepted.items() if isinstance(value, int | float)}
+
+
+def gate(base_revision: str | None, params: Path, accept_new_test_set: bool) -> Report:
+    """Compare the working tree with the base. Raises OSError or ValueError if it cannot."""
+    rules = Rules.load(params, SECTION).by_metric
+    base = find_base(base_revision, os.environ)
+    now = Results.load(WORKING_TREE, rules)
+    if now is None:
+        raise ValueError("dvc.lock records no metrics here; `dvc repro` makes them")
+    before = Results.load(base, rules)
+    verdict = judge(rules, now, before, accepted_at(base, params), accept_new_test_set)
+    return Report(base, verdict, what_changed(base))
+
+
+def main(
+    base: Annotated[
+        str | None,
+        Option(
+            help="in: the revision to compare with; by default the merge base of HEAD and the"
+            " remote's main branch, or the pull request's target"
+        ),
+    ] = None,
+    params: Annotated[Path, Option(help="in: the file with the section `gate`")] = Path(
+        "params.yaml"
+    ),
+    markdown_path: Annotated[
+        Path | None, Option("--markdown", help="out: the report for a pull request")
+    ] = None,
+    json_path: Annotated[Path | None, Option("--json", help="out: the report for programs")] = None,
+    accept_new_test_set: Annotated[
+        bool, Option("--accept-new-test-set", help="hold metrics on other images to limits alone")
+    ] = False,
+) -> None:
+    """Tell a real regression of the metrics from noise.
+
+    Exit codes: 0 compared, nothing failed; 1 a metric failed; 2 not compared, with the reason.
+    """
+    try:
+        report = gate(base, params, accept_new_test_set)
+    except (OSError, ValueError) as error:
+        _write(markdown_path, error_markdown(str(error)))
+        _write(json_path, error_json(str(error)))
+        raise
+    _write(markdown_path, markdown(report))
+    _write(json_path, json_text(report))
+    typer.echo(terminal(report), color=False if os.environ.get("NO_COLOR") else None)
+    if report.verdict.failed:
+        raise typer.Exit(1)
+
+
+def _write(path: Path | None, text: str) -> None:
+    # In place, because the path may be a pipe or /dev/stdout, which a renamed file would replace.
+    if path is not None:
+        path.write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    run(main, Rule)

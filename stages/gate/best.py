@@ -1,0 +1,128 @@
+"""DVC's experiments -> the best by a gated metric, and which of the others are really worse.
+
+In: the commits of the experiments, in git. They are ranked in the metric's own direction, and each
+is held against the winner by the test that the gate uses.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from stages.command import run
+from stages.gate.report import columns, p_text
+from stages.gate.results import Results
+from stages.gate.revisions import Revision, commit_of, git
+from stages.gate.rules import SECTION, Rule, Rules
+from stages.gate.verdict import paired_test, same_test_set
+
+# DVC keeps an experiment at refs/exps/<its base, 2 and 38 digits>/<its name>.
+EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+HEADER = ("experiment", "commit", "value", "to the best", "95 % interval", "p", "verdict")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A commit and the value of the metric there."""
+
+    revision: Revision
+    results: Results
+    value: float
+
+
+def experiments() -> Iterator[Revision]:
+    """HEAD, then every experiment that DVC has kept in this clone."""
+    head = commit_of("HEAD")
+    if head is not None:
+        yield Revision("HEAD", head)
+    refs = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/")
+    for line in refs.stdout.decode().splitlines():
+        commit, ref = line.split(" ", 1)
+        if match := EXPERIMENT.fullmatch(ref):
+            yield Revision(match[1], commit)
+
+
+def named(revision: str) -> Revision:
+    """The commit that `revision` names. Raises ValueError if there is none."""
+    commit = commit_of(revision)
+    if commit is None:
+        raise ValueError(f"no revision {revision!r} in this clone; `git fetch` brings a remote's")
+    return Revision(revision, commit)
+
+
+def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate], list[str]]:
+    """Those of `revisions` that were measured on the first one's test set, and why others are not.
+
+    Raises ValueError if there is none.
+    """
+    found: list[Candidate] = []
+    left_out = []
+    for revision in revisions:
+        try:
+            results = Results.load(revision, [metric])
+            if results is None:
+                raise ValueError("it records no metrics")
+            if found and not same_test_set(found[0].results.predictions, results.predictions):
+                raise ValueError(f"its test set is not that of {found[0].revision.name}")
+            found.append(Candidate(revision, results, results.metric(metric)))
+        except ValueError as error:
+            left_out.append(f"{revision.name}: {error}")
+    if not found:
+        raise ValueError(f"no experiment has the metric {metric}: {'; '.join(left_out)}")
+    return found, left_out
+
+
+def ranked(found: list[Candidate], metric: str, rule: Rule) -> list[tuple[str, ...]]:
+    """The rows of the table, the best first; of equal ones the first comes first."""
+    order = sorted(found, key=lambda c: -c.value if rule.better == "higher" else c.value)
+    return [_row(candidate, order[0], metric, rule) for candidate in order]
+
+
+def _row(candidate: Candidate, best: Candidate, metric: str, rule: Rule) -> tuple[str, ...]:
+    commit = str(candidate.revision.commit)[:7]
+    start = (candidate.revision.name, commit, f"{candidate.value:.6f}")
+    if candidate is best:
+        return (*start, "-", "-", "-", "best")
+    change = f"{candidate.value - best.value:+.6f}"
+    test = paired_test(metric, best.results.predictions, candidate.results.predictions)
+    if test is None or rule.alpha is None:
+        within = rule.worse_by(best.value, candidate.value) <= rule.tolerance
+        return (*start, change, "-", "-", "within tolerance" if within else "worse")
+    low, high = test.interval
+    word = "worse" if test.p_value <= rule.alpha else "may be noise"
+    return (*start, change, f"{low:+.6f} to {high:+.6f}", p_text(test.p_value), word)
+
+
+def main(
+    revisions: Annotated[
+        list[str] | None, Argument(help="in: revisions; by default HEAD and DVC's experiments")
+    ] = None,
+    metric: Annotated[
+        str | None, Option(help="the metric to rank by; by default the first with a rule")
+    ] = None,
+    params: Annotated[Path, Option(help="in: the file with the section `gate`")] = Path(
+        "params.yaml"
+    ),
+) -> None:
+    """Rank experiments by a gated metric, and tell which are really worse than the best."""
+    rules = Rules.load(params, SECTION).by_metric
+    name = metric or next(iter(rules))
+    if name not in rules:
+        raise ValueError(f"{params}: gate: no rule for {name}; it has {', '.join(rules)}")
+    chosen = [named(revision) for revision in revisions] if revisions else list(experiments())
+    found, left_out = candidates(chosen, name)
+    typer.echo(f"{name}, {rules[name].better} is better\n")
+    lines = columns(HEADER, ranked(found, name, rules[name]), range(2, 6))
+    typer.echo("\n".join(lines), color=False if os.environ.get("NO_COLOR") else None)
+    for reason in left_out:
+        print(f"left out: {reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main, Rule)

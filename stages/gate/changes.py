@@ -1,0 +1,76 @@
+"""What differs between a base and the working tree beside the metrics: params, code, data."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from stages.gate.lockfile import PIPELINE, Lockfile
+from stages.gate.revisions import WORKING_TREE, Revision, told
+from stages.gate.rules import SECTION
+
+PACKAGES = "requirements.lock"
+RULES = f"{SECTION}."
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value at the base and now; None where there is none."""
+
+    name: str
+    base: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class Changes:
+    """params and rules: keys of params.yaml.  code: paths.  data: MD5 of what the stages made."""
+
+    params: list[Change]
+    rules: list[Change]
+    code: list[str]
+    data: list[Change]
+
+
+def what_changed(base: Revision) -> Changes:
+    """The differences from `base` to the working tree, sorted by name.
+
+    Code is what the stages read from git, the pipeline itself and the locked packages. Raises
+    OSError if `dvc params diff` fails.
+    """
+    params = _params_diff(base)
+    before, after = Lockfile.load(base), Lockfile.load(WORKING_TREE)
+    code = {
+        path
+        for path in (before.code.keys() | after.code.keys())
+        if before.code.get(path) != after.code.get(path)
+    }
+    code |= {path for path in (PIPELINE, PACKAGES) if base.read(path) != WORKING_TREE.read(path)}
+    return Changes(
+        params=[change for change in params if not change.name.startswith(RULES)],
+        rules=[change for change in params if change.name.startswith(RULES)],
+        code=sorted(code),
+        data=[
+            Change(path, before.outs.get(path), after.outs.get(path))
+            for path in sorted(before.outs.keys() | after.outs.keys())
+            if before.outs.get(path) != after.outs.get(path)
+        ],
+    )
+
+
+def _params_diff(base: Revision) -> list[Change]:
+    command = [sys.executable, "-m", "dvc", "params", "diff", "--json", str(base.commit)]
+    result = subprocess.run(command, capture_output=True, check=False)
+    # What DVC cannot read it leaves out, with a warning and exit code 0.
+    if result.returncode or b"failed to load params" in result.stderr:
+        raise OSError(f"dvc params diff: {told(result)}")
+    files = json.loads(result.stdout or b"{}")
+    return sorted(
+        (
+            Change(name, change.get("old"), change.get("new"))
+            for changes in files.values()
+            for name, change in changes.items()
+        ),
+        key=lambda change: change.name,
+    )

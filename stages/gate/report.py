@@ -1,0 +1,254 @@
+"""A verdict and what changed -> text for a terminal, Markdown for a pull request, JSON."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import typer
+
+from stages.gate.changes import Change, Changes
+from stages.gate.revisions import Revision
+from stages.gate.verdict import FAILURES, Judged, Verdict
+
+PAIRS = 6  # of classes named in the text, the most frequent; JSON has them all
+HEADER = ("metric", "base", "now", "change", "95 % interval of the change", "p", "verdict")
+NUMBERS = range(1, 6)  # the columns of HEADER that are numbers
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the gate has to say."""
+
+    base: Revision
+    verdict: Verdict
+    changes: Changes
+
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        failed = self.verdict.failed
+        if failed:
+            return f"FAILED against {self.base.name}: {'; '.join(map(_reason, failed))}."
+        if self.verdict.images is None:
+            note = "; ".join(self.verdict.notes)
+            return f"PASSED against {self.base.name}: {note}; no metric is beyond its own."
+        if all(judged.word == "same" for judged in self.verdict.metrics):
+            return f"PASSED against {self.base.name}: every metric is the same."
+        accepted = [j.metric for j in self.verdict.metrics if j.word == "worse, accepted"]
+        but = f", but for what was accepted ({', '.join(accepted)})" if accepted else ""
+        return (
+            f"PASSED against {self.base.name}: no metric is worse by more than its tolerance"
+            f" and noise allow{but}."
+        )
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table, without its header."""
+        return [_row(judged) for judged in self.verdict.metrics]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else a reader must know, a line each."""
+        altered = [f"the gate's own rules: {_change(change)}" for change in self.changes.rules]
+        return [*self.verdict.notes, *altered]
+
+    @property
+    def images(self) -> list[str]:
+        """Images lost and gained, in all and between which classes."""
+        images = self.verdict.images
+        if images is None:
+            return []
+        lost, gained = images.lost.total(), images.gained.total()
+        lines = [f"{lost} lost and {gained} gained of {images.total} test images"]
+        if lost:
+            lines.append(f"lost: {_pairs(images.lost, '{0} now taken for {1}')}")
+        if gained:
+            lines.append(f"gained: {_pairs(images.gained, '{0} was taken for {1}')}")
+        return lines
+
+    @property
+    def changed(self) -> list[str]:
+        """What changed beside the metrics, a line each."""
+        changes = self.changes
+        lines = [f"param {_change(change)}" for change in changes.params]
+        lines += [f"code {path}" for path in changes.code]
+        lines += [f"data {_change(_shortened(change))}" for change in changes.data]
+        return lines or ["nothing: neither params, nor code, nor data"]
+
+    @property
+    def sections(self) -> list[tuple[str, list[str]]]:
+        """Titles and their lines, those without lines left out."""
+        sections = [("Note", self.remarks), ("Images", self.images), ("Changed", self.changed)]
+        return [(title, lines) for title, lines in sections if lines]
+
+
+def terminal(report: Report) -> str:
+    """Text with ANSI colours, which `typer.echo` takes off where there is no terminal."""
+    failed = bool(report.verdict.failed)
+    lines = [typer.style(_clean(report.sentence), fg="red" if failed else "green", bold=True), ""]
+    lines += columns(HEADER, report.rows, NUMBERS)
+    for title, entries in report.sections:
+        lines += ["", typer.style(title, bold=True), *(f"  {_clean(entry)}" for entry in entries)]
+    return "\n".join(lines)
+
+
+def markdown(report: Report) -> str:
+    """GitHub's Markdown, for a pull request or a CI summary page."""
+    sign = "❌" if report.verdict.failed else "✅"
+    lines = [f"## {sign} Regression gate", "", _escaped(report.sentence), ""]
+    rules = ["---:" if index in NUMBERS else "---" for index in range(len(HEADER))]
+    for row in (HEADER, rules, *report.rows):
+        lines.append(f"| {' | '.join(map(_escaped, row))} |")
+    for title, entries in report.sections:
+        lines += ["", f"**{title}**", "", *(f"- {_escaped(entry)}" for entry in entries)]
+    return "\n".join(lines) + "\n"
+
+
+def json_text(report: Report) -> str:
+    """The report for programs; docs/gate.md has the schema."""
+    images = report.verdict.images
+    document = {
+        "verdict": "fail" if report.verdict.failed else "pass",
+        "sentence": report.sentence,
+        "base": report.base.commit,
+        "notes": report.remarks,
+        "metrics": {judged.metric: _judged(judged) for judged in report.verdict.metrics},
+        "images": images
+        and {
+            "total": images.total,
+            "lost": _counted(images.lost, "now"),
+            "gained": _counted(images.gained, "base"),
+        },
+        "changed": {
+            "params": _by_name(report.changes.params),
+            "rules": _by_name(report.changes.rules),
+            "code": report.changes.code,
+            "data": _by_name(report.changes.data),
+        },
+    }
+    return _dumped(document)
+
+
+def error_markdown(reason: str) -> str:
+    """The Markdown of a comparison that could not be made."""
+    return f"## ⚠️ Regression gate\n\nNOT COMPARED: {_escaped(reason)}\n"
+
+
+def error_json(reason: str) -> str:
+    """The JSON of a comparison that could not be made."""
+    return _dumped({"verdict": "error", "sentence": reason})
+
+
+def columns(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]
+) -> list[str]:
+    """A table as lines of equal columns, those in `numbers` to the right; failures in red."""
+    table = [[_clean(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    right = set(numbers)
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        failed = row[-1].startswith(FAILURES)
+        lines.append("  ".join([*cells[:-1], typer.style(row[-1], fg="red" if failed else None)]))
+    return lines
+
+
+def p_text(p_value: float) -> str:
+    """A p-value with two digits; one too small for a float is not called 0."""
+    return f"{p_value:.2g}" if p_value else "<1e-300"
+
+
+def _row(judged: Judged) -> tuple[str, ...]:
+    test = judged.test
+    return (
+        judged.metric,
+        "-" if judged.base is None else f"{judged.base:.6f}",
+        f"{judged.now:.6f}",
+        "-" if judged.change is None else f"{judged.change:+.6f}",
+        f"{test.interval[0]:+.6f} to {test.interval[1]:+.6f}" if test else "-",
+        p_text(test.p_value) if test else "-",
+        _verdict(judged),
+    )
+
+
+def _verdict(judged: Judged) -> str:
+    rule = judged.rule
+    if judged.word == "BEYOND ITS LIMIT":
+        return f"{judged.word} {rule.limit:g}"
+    if judged.word == "worse, within tolerance":
+        return f"{judged.word} {rule.tolerance:g}"
+    return judged.word
+
+
+def _reason(judged: Judged) -> str:
+    if judged.word == "BEYOND ITS LIMIT":
+        side = "below its floor" if judged.rule.better == "higher" else "above its ceiling"
+        return f"{judged.metric} {judged.now:.6f} is {side} {judged.rule.limit:g}"
+    test = "" if judged.test is None else f", p = {p_text(judged.test.p_value)}"
+    return f"{judged.metric} is worse, {judged.base:.6f} -> {judged.now:.6f}{test}"
+
+
+def _change(change: Change) -> str:
+    return f"{change.name}: {_value(change.base)} -> {_value(change.now)}"
+
+
+def _shortened(change: Change) -> Change:
+    return Change(change.name, *(md5 and md5[:7] for md5 in (change.base, change.now)))
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _pairs(counts: Counter[tuple[str, str]], form: str) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{form.format(*pair)} ({number})" for pair, number in ranked[:PAIRS]]
+    rest = sum(number for _, number in ranked[PAIRS:])
+    return ", ".join(named) + (f", others ({rest})" if rest else "")
+
+
+def _judged(judged: Judged) -> dict[str, Any]:
+    test, rule = judged.test, judged.rule
+    return {
+        "base": judged.base,
+        "now": judged.now,
+        "change": judged.change,
+        "interval": list(test.interval) if test else None,
+        "p": test.p_value if test else None,
+        "verdict": judged.word.lower(),
+        "failed": judged.failed,
+        "rule": rule.model_dump(exclude_none=True) | {"alpha": rule.alpha},
+    }
+
+
+def _counted(counts: Counter[tuple[str, str]], side: str) -> list[dict[str, Any]]:
+    return [
+        {"actual": actual, side: predicted, "images": number}
+        for (actual, predicted), number in sorted(counts.items())
+    ]
+
+
+def _by_name(changes: Iterable[Change]) -> dict[str, dict[str, Any]]:
+    return {change.name: {"base": change.base, "now": change.now} for change in changes}
+
+
+def _dumped(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _clean(text: str) -> str:
+    """Without control characters: names come from files that anyone may send."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _escaped(text: str) -> str:
+    for special in "\\`*_[]|~":
+        text = text.replace(special, f"\\{special}")
+    return escape(_clean(text), quote=False)

@@ -1,0 +1,102 @@
+"""The gate's rules: section `gate` of params.yaml, one entry a metric.
+
+A metric is named as `dvc metrics diff` names it: `accuracy`, or `recall.8` for one inside another.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import ErrorDetails
+
+from stages.params import Params, Real
+
+SECTION = "gate"
+# The metrics that are means of one value an image, so that a paired test applies to them.
+PAIRED = ("accuracy", "cross_entropy")
+# Metrics are published with six decimals: what is beyond nine is the float's, not the metric's.
+DECIMALS = 9
+
+
+class Rule(Params):
+    """What one metric must keep to, in that metric's own unit."""
+
+    better: Literal["higher", "lower"] = Field(description="higher or lower: the good direction")
+    tolerance: Real = Field(ge=0, description="change for the worse that nobody minds, 0 or more")
+    floor: Real | None = Field(
+        None, description="value never to fall below, whatever the base had; where higher is better"
+    )
+    ceiling: Real | None = Field(
+        None, description="value never to rise above, whatever the base had; where lower is better"
+    )
+    alpha: Real | None = Field(
+        gt=0,
+        lt=1,
+        description="p-value up to which a difference counts as real, above 0 and below 1;"
+        " null: the tolerance alone decides",
+    )
+    accepted: Real | None = Field(
+        None, description="value to which the change that brings this line may worsen the metric"
+    )
+    accepted_because: str | None = Field(None, min_length=1, description="the reason for that")
+
+    @model_validator(mode="after")
+    def _one_limit_and_reasons(self) -> Self:
+        allowed, other = ("floor", "ceiling") if self.better == "higher" else ("ceiling", "floor")
+        if getattr(self, allowed) is None or getattr(self, other) is not None:
+            raise ValueError(f"expected {allowed}, and no {other}, where {self.better} is better")
+        if (self.accepted is None) != (self.accepted_because is None):
+            raise ValueError("expected accepted and accepted_because together or neither")
+        if self.accepted is not None and self.is_beyond_limit(self.accepted):
+            raise ValueError(f"accepted {self.accepted:g} is beyond the {allowed} {self.limit:g}")
+        return self
+
+    @property
+    def limit(self) -> float:
+        """The floor, or the ceiling where lower is better."""
+        limit = self.floor if self.better == "higher" else self.ceiling
+        if limit is None:
+            raise TypeError("a rule without a limit passes no validation")
+        return limit
+
+    def worse_by(self, base: float, now: float) -> float:
+        """By how much `now` is worse than `base`; negative where it is better."""
+        return round(base - now if self.better == "higher" else now - base, DECIMALS)
+
+    def is_beyond_limit(self, value: float) -> bool:
+        """Whether `value` is below the floor, or above the ceiling."""
+        return self.worse_by(self.limit, value) > 0
+
+
+class Rules(Params):
+    """Section `gate` of params.yaml: a `Rule` for each metric's name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Rule]
+
+    @property
+    def by_metric(self) -> Mapping[str, Rule]:
+        """The rules by metric, in the file's order."""
+        return self.__pydantic_extra__
+
+    @model_validator(mode="after")
+    def _tests_that_exist(self) -> Self:
+        if not self.by_metric:
+            raise ValueError("no rules; expected an entry for each metric that must not regress")
+        for metric, rule in self.by_metric.items():
+            if rule.alpha is not None and metric not in PAIRED:
+                raise ValueError(
+                    f"{metric}.alpha: found {rule.alpha:g}; expected null: only"
+                    f" {' and '.join(PAIRED)} have a value an image to test"
+                )
+        return self
+
+    @classmethod
+    def _problem(cls, section: str, detail: ErrorDetails) -> str:
+        if not detail["loc"]:
+            return super()._problem(section, detail)
+        metric, *within = detail["loc"]
+        if detail["type"] == "model_type" and not within:
+            keys = ", ".join(Rule.model_fields)
+            return f"{section}.{metric}: found {detail['input']!r}; expected a rule: {keys}"
+        return Rule._problem(f"{section}.{metric}", {**detail, "loc": tuple(within)})

@@ -1,0 +1,91 @@
+"""LabelledImages: the contract between the stages; save, load.
+
+Shapes, everywhere in this project: N examples, images of C channels, H rows and W columns,
+D = C * H * W pixels, K classes.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from stages.whole_file import write_bytes
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """One split of a data set; it may be empty, its classes may not.
+
+    images: (N, C, H, W) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(
+                f"images: expected (N, C, H, W) uint8, found {tuple(images.shape)} {images.dtype}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"labels: expected ({len(images)},) int64,"
+                f" found {tuple(labels.shape)} {labels.dtype}"
+            )
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes: expected distinct names, found {self.classes}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+            raise ValueError(
+                f"labels: expected 0 to {len(self.classes) - 1} ({len(self.classes)} classes),"
+                f" found {int(labels.min())} to {int(labels.max())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def subset(self, indices: Tensor) -> "LabelledImages":
+        """The examples at `indices`, (M,) int64, in that order."""
+        return LabelledImages(
+            self.images.index_select(0, indices), self.labels.index_select(0, indices), self.classes
+        )
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All the images and labels in order, `batch_size` at a time, the last batch smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self.images[start : start + batch_size], self.labels[start : start + batch_size]
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors: the bytes depend on the content alone."""
+        tensors = {"images": self.images.contiguous(), "labels": self.labels}
+        metadata = {"classes": json.dumps(self.classes, ensure_ascii=False)}
+        write_bytes(path, save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> "LabelledImages":
+        """Read what `save` wrote; the tensors stay memory-mapped.
+
+        Raises FileNotFoundError, or a ValueError if the file is not such a file.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
+        try:
+            with safe_open(path, framework="pt") as file:
+                classes = tuple(json.loads(file.metadata()["classes"]))
+                return cls(file.get_tensor("images"), file.get_tensor("labels"), classes)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: not labelled images ({error}); `dvc repro -f tensorize` makes it anew"
+            ) from None

@@ -1,0 +1,78 @@
+"""Made-up images, and a web server of the tests' own."""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from hypothesis import settings
+
+from stages.images import LabelledImages
+
+settings.register_profile("busy machine", deadline=None)  # time is for benchmarks/ to measure
+settings.load_profile("busy machine")
+# What a shell runs in its background ignores SIGINT, and so would the stages that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def make_images() -> Callable[..., LabelledImages]:
+    """Images whose classes differ in brightness and place, with noise: learnable, not separable."""
+
+    def make(
+        n: int = 60, k: int = 3, shape: tuple[int, int, int] = (1, 4, 5), seed: int = 0
+    ) -> LabelledImages:
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(n) % k
+        prototypes = torch.randint(0, 256, (k, *shape), generator=generator)
+        noise = torch.randint(-120, 121, (n, *shape), generator=generator)
+        images = (prototypes[labels] + noise).clamp(0, 255).to(torch.uint8)
+        return LabelledImages(images, labels, tuple(f"class {i}" for i in range(k)))
+
+    return make
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+Serve = Callable[[Answer], "Served"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """The address of a running server, and the paths that were asked of it so far."""
+
+    url: str
+    paths: list[str]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """serve(answer) starts a server that lets `answer` write the whole response to each GET."""
+    servers = []
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+    def start(answer: Answer) -> Served:
+        paths: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                paths.append(self.path)
+                answer(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        return Served(f"http://127.0.0.1:{server.server_port}", paths)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,29 @@
+"""What the README and docs/ tell people to type exists."""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_every_command_and_link_leads_somewhere(doc: Path) -> None:
+    text = doc.read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(
+        re.findall(r"\bmake ([a-z]+)`", text) + re.findall(r"^make ([a-z]+)", text, re.M)
+    ) <= {*targets}
+    for module in re.findall(r"python -m (stages[.\w]*)", text):
+        assert find_spec(module.rstrip(".")), module
+    for link in re.findall(r"\]\(([\w/.]+)\)", text):
+        assert (doc.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
+def test_no_figure_is_left_to_fill_in(doc: Path) -> None:
+    assert not re.search(r"@[A-Z]+@", doc.read_text(encoding="utf-8"))

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.images import LabelledImages
+
+Make = Callable[..., LabelledImages]
+
+
+@given(n=st.integers(0, 5), shape=st.tuples(*[st.integers(1, 3)] * 3), seed=st.integers(0, 9))
+def test_save_and_load_are_inverse(
+    tmp_path_factory: pytest.TempPathFactory, n: int, shape: tuple[int, int, int], seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    saved = LabelledImages(images, labels, ("naïve", "二", 'a "b", c'))
+    path = tmp_path_factory.mktemp("images") / "split.safetensors"
+    saved.save(path)
+    loaded = LabelledImages.load(path)
+    assert torch.equal(loaded.images, saved.images)
+    assert torch.equal(loaded.labels, saved.labels)
+    assert loaded.classes == saved.classes
+
+
+def test_bytes_depend_on_the_content_alone(tmp_path: Path, make_images: Make) -> None:
+    make_images().save(tmp_path / "here" / "one.safetensors")
+    code = (
+        "import sys; from pathlib import Path; from stages.images import LabelledImages as L;"
+        "L.load(Path(sys.argv[1])).save(Path(sys.argv[2]))"
+    )
+    one, two = tmp_path / "here" / "one.safetensors", tmp_path / "two.safetensors"
+    subprocess.run([sys.executable, "-c", code, str(one), str(two)], check=True)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_batches_leave_nothing_out(make_images: Make) -> None:
+    split = make_images(n=7)
+    batches = list(split.batches(3))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1]
+    assert torch.equal(torch.cat([images for images, _ in batches]), split.images)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), split.labels)
+
+
+IMAGES = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+LABELS = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "classes", "message"),
+    [
+        (IMAGES.float(), LABELS, ("a", "b"), "expected .N, C, H, W. uint8, found"),
+        (IMAGES[0], LABELS, ("a", "b"), "expected .N, C, H, W. uint8, found .1, 2, 2."),
+        (IMAGES, LABELS.int(), ("a", "b"), "int64, found .2,. torch.int32"),
+        (IMAGES, LABELS[:1], ("a", "b"), "expected .2,. int64"),
+        (IMAGES, LABELS, ("a",), "expected 0 to 0 .1 classes., found 0 to 1"),
+        (IMAGES, LABELS - 1, ("a", "b"), "found -1 to 0"),
+        (IMAGES, LABELS, ("a", "a"), "distinct names"),
+        (IMAGES[:0], LABELS[:0], (), "distinct names"),
+    ],
+)
+def test_refuses_what_is_not_labelled_images(
+    images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        LabelledImages(images, labels, classes)
+
+
+def test_load_names_a_file_that_is_missing_or_broken(tmp_path: Path, make_images: Make) -> None:
+    path = tmp_path / "split.safetensors"
+    with pytest.raises(FileNotFoundError, match="split.safetensors: no such file; `dvc repro"):
+        LabelledImages.load(path)
+    make_images().save(path)
+    whole = path.read_bytes()
+    for broken in (b"", whole[:-1], whole[:40], b"\0" * 100, whole.replace(b"classes", b"klasses")):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="split.safetensors: not labelled images") as caught:
+            LabelledImages.load(path)
+        assert "\n" not in str(caught.value)
