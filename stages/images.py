@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from stages.whole_file import write_bytes
+from stages.stored_images import Fit, write_split
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,13 @@ class LabelledImages:
     """One split of a data set; it may be empty, its classes may not.
 
     images: (N, C, H, W) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
+    fit: how a picture of another shape came to (H, W).
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -68,14 +69,13 @@ class LabelledImages:
             yield self.images[start : start + batch_size], self.labels[start : start + batch_size]
 
     def save(self, path: Path) -> None:
-        """Write as safetensors: the bytes depend on the content alone."""
-        tensors = {"images": self.images.contiguous(), "labels": self.labels}
-        metadata = {"classes": json.dumps(self.classes, ensure_ascii=False)}
-        write_bytes(path, save(tensors, metadata))
+        """Write the file that `load` reads."""
+        images, labels = self.images.numpy(), self.labels.numpy()
+        write_split(path, [images], self.image_shape, labels, self.classes, self.fit)
 
     @classmethod
     def load(cls, path: Path) -> "LabelledImages":
-        """Read what `save` wrote; the tensors stay memory-mapped.
+        """Read a split's file; the tensors stay memory-mapped.
 
         Raises FileNotFoundError, or a ValueError if the file is not such a file.
         """
@@ -83,8 +83,9 @@ class LabelledImages:
             raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
         try:
             with safe_open(path, framework="pt") as file:
-                classes = tuple(json.loads(file.metadata()["classes"]))
-                return cls(file.get_tensor("images"), file.get_tensor("labels"), classes)
+                about = json.loads(file.metadata()["split"])
+                tensors = file.get_tensor("images"), file.get_tensor("labels")
+                return cls(*tensors, tuple(about["classes"]), about["fit"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not labelled images ({error}); `dvc repro -f tensorize` makes it anew"

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from stages.stored_images import Fit
 from stages.whole_file import write_bytes
 
 
@@ -27,10 +28,13 @@ class LogisticRegression(nn.Module):
     symmetry to break. Computed in float64, published in float32.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: tuple[str, ...]) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], fit: Fit = "crop"
+    ) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.classes = classes
+        self.fit = fit
         self.weight = nn.Parameter(
             torch.zeros(len(classes), prod(image_shape), dtype=torch.float64), requires_grad=False
         )
@@ -43,7 +47,7 @@ class LogisticRegression(nn.Module):
         return log_probabilities(self.weight, self.bias, pixels(images))
 
     def save(self, path: Path, params: Mapping[str, Any]) -> None:
-        """Write the weights in float32, the classes, the image shape and the params behind them.
+        """Write the weights in float32, with the classes, the images' shape, `fit` and the params.
 
         Raises ValueError if a weight is not finite in float32.
         """
@@ -62,7 +66,12 @@ class LogisticRegression(nn.Module):
             raise ValueError(
                 "the weights grew beyond float32: lower train.learning_rate or train.weight_decay"
             )
-        about = {"classes": self.classes, "image_shape": self.image_shape, "params": params}
+        about = {
+            "classes": self.classes,
+            "fit": self.fit,
+            "image_shape": self.image_shape,
+            "params": params,
+        }
         metadata = {"model": json.dumps(about, ensure_ascii=False, sort_keys=True)}
         return save(weights, metadata)
 
@@ -78,7 +87,7 @@ class LogisticRegression(nn.Module):
             with safe_open(path, framework="pt") as file:
                 about = json.loads(file.metadata()["model"])
                 channels, height, width = about["image_shape"]
-                model = cls((channels, height, width), tuple(about["classes"]))
+                model = cls((channels, height, width), tuple(about["classes"]), about["fit"])
                 model.load_state_dict({name: file.get_tensor(name) for name in ("weight", "bias")})
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())

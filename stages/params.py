@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, Valida
 from pydantic_core import ErrorDetails
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """Read as a number what is one: `1e-3` is text to YAML 1.1, a number to DVC and to people."""
     if isinstance(value, str):
         try:
@@ -19,8 +19,8 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_number)]
-Real = Annotated[FiniteFloat, BeforeValidator(_number)]
+Integer = Annotated[int, BeforeValidator(number)]
+Real = Annotated[FiniteFloat, BeforeValidator(number)]
 
 
 class Params(BaseModel):

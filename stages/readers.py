@@ -1,60 +1,224 @@
-"""File formats -> LabelledImages; the only place that knows formats."""
+"""What `download` left -> pictures and their labels; the only place that knows formats.
 
+The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder a
+class) or `torchvision` (whatever its class reads).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from stages.images import LabelledImages
+from stages.decoding import Pictures
+from stages.folders import pictures_by_class
+from stages.preprocessing import open_picture
+from stages.stored_images import StoredImages
 
-DIGITS = tuple("0123456789")
+REMEDY = "`dvc repro -f download` makes it anew"
 
 
-def read_mnist(raw: Path, split: str) -> LabelledImages:
-    """MNIST's `train` or `t10k` files in the folder `raw`: (N, 1, 28, 28) images, classes 0 to 9.
+@dataclass(frozen=True)
+class SourceSplit:
+    """One split as it was downloaded; `stored` if its images lie in a file as they are."""
 
-    Raises FileNotFoundError, or a ValueError if a file is not what its name says.
+    name: str
+    pictures: Pictures
+    stored: StoredImages | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it was downloaded. Without a test split of its own, `test` is None.
+
+    Label i is `classes[i]`; where that is None, it is those of `names` that occur.
     """
+
+    classes: tuple[str, ...] | None
+    train: SourceSplit
+    test: SourceSplit | None
+    names: tuple[str, ...] = ()
+
+
+def read_source(raw: Path) -> Source:
+    """Open the folder `raw`; nothing is decoded yet.
+
+    Raises FileNotFoundError, or a ValueError that says what is wrong with the folder.
+    """
+    path = raw / "dataset.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        read = {"idx": _idx, "pictures": _pictures, "torchvision": _torchvision}[about["format"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: does not name a known format ({error}); {REMEDY}") from None
+    return read(raw, about)
+
+
+def _pictures(raw: Path, _: Any) -> Source:
+    train = pictures_by_class(raw / "train")
+    test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
+    classes = tuple(sorted(set(train) | set(test or ())))
+    return Source(
+        classes,
+        _folder_split(raw, "train", classes, train),
+        _folder_split(raw, "test", classes, test) if test is not None else None,
+    )
+
+
+def _folder_split(
+    raw: Path, name: str, classes: Sequence[str], paths: dict[str, list[str]]
+) -> SourceSplit:
+    items = [
+        (f"{name}/{path}", label) for label, of in enumerate(classes) for path in paths.get(of, ())
+    ]
+    return SourceSplit(name, Pictures(items, _FolderOpener(raw), itemgetter(0)))
+
+
+@dataclass(frozen=True)
+class _FolderOpener:
+    """Opens (path below `raw`, label)."""
+
+    raw: Path
+
+    def __call__(self, item: tuple[str, int]) -> tuple[Image.Image, int]:
+        path, label = item
+        return open_picture(f"{self.raw}/{path}"), label
+
+
+def _idx(raw: Path, about: Any) -> Source:
+    classes = tuple(about["classes"])
+    return Source(classes, _idx_split(raw, "train", classes), _idx_split(raw, "t10k", classes))
+
+
+def _idx_split(raw: Path, name: str, classes: Sequence[str]) -> SourceSplit:
     images_path, labels_path = (
-        raw / f"{split}-images-idx3-ubyte",
-        raw / f"{split}-labels-idx1-ubyte",
+        raw / f"{name}-images-idx3-ubyte",
+        raw / f"{name}-labels-idx1-ubyte",
     )
     images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise ValueError(
             f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path};"
-            " `dvc repro` restores both"
+            f" {REMEDY}"
         )
-    return LabelledImages(images.unsqueeze(1), labels.to(torch.int64), DIGITS)
+    if len(labels) and labels.max() >= len(classes):
+        raise ValueError(
+            f"{labels_path}: label {labels.max()}, but there are {len(classes)} classes; {REMEDY}"
+        )
+    stored = StoredImages(
+        images_path.open("rb"), images.offset, (1, *images.shape[1:]), labels.astype(np.int64)
+    )
+    pictures = Pictures(
+        range(len(images)),
+        _IdxOpener(images_path, labels_path),
+        f"{images_path.name}, image {{}}".format,
+    )
+    return SourceSplit(name, pictures, stored)
 
 
-def read_idx(path: Path, dimensions: int) -> Tensor:
-    """An IDX file of unsigned bytes -> a uint8 tensor with `dimensions` dimensions.
+@dataclass(frozen=True)
+class _IdxOpener:
+    """Opens image i; each process maps the files for itself."""
+
+    images_path: Path
+    labels_path: Path
+
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return read_idx(self.images_path, 3), read_idx(self.labels_path, 1)
+
+    def __call__(self, item: int) -> tuple[Image.Image, int]:
+        images, labels = self._arrays
+        return Image.fromarray(images[item]), int(labels[item])
+
+
+def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """An IDX file of unsigned bytes -> a memory-mapped uint8 array with `dimensions` dimensions.
 
     The format: two zeros, the type (8 is uint8), the number of dimensions, each size as four bytes,
     high first, then the values, the last dimension fastest (yann.lecun.com/exdb/mnist).
     Raises FileNotFoundError, or a ValueError that says where the file departs from it.
     """
-    remedy = "`dvc repro` restores it"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {remedy}")
-    content = path.read_bytes()
+        raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
     start = 4 + 4 * dimensions
+    with path.open("rb") as file:
+        header = file.read(start)
     magic = bytes([0, 0, 8, dimensions])
-    if content[:4] != magic:
+    if header[:4] != magic:
         raise ValueError(
             f"{path}: expected an IDX file that begins with {magic.hex(' ')},"
-            f" found {content[:4].hex(' ') or 'nothing'}; {remedy}"
+            f" found {header[:4].hex(' ') or 'nothing'}; {REMEDY}"
         )
-    if len(content) < start:
+    if len(header) < start:
         raise ValueError(
-            f"{path}: expected a header of {start} bytes, found {len(content)}; {remedy}"
+            f"{path}: expected a header of {start} bytes, found {len(header)}; {REMEDY}"
         )
-    sizes = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(content) != start + prod(sizes):
+    sizes = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, start, 4))
+    if path.stat().st_size != start + prod(sizes):
         raise ValueError(
             f"{path}: its header says {' x '.join(map(str, sizes))} values:"
-            f" expected {start + prod(sizes)} bytes, found {len(content)}; {remedy}"
+            f" expected {start + prod(sizes)} bytes, found {path.stat().st_size}; {REMEDY}"
         )
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].reshape(sizes)
+    return np.memmap(path, np.uint8, "r", start, sizes)
+
+
+def _torchvision(raw: Path, about: Any) -> Source:
+    openers = {
+        split: _TorchvisionOpener(raw, about["class"], tuple(about[split].items()))
+        for split in ("train", "test")
+    }
+    train, test = (
+        SourceSplit(
+            split,
+            Pictures(
+                range(len(opener.dataset)),
+                opener,
+                f"{about['class']}, {split} image {{}}".format,
+                1 if opener.in_memory else None,
+            ),
+        )
+        for split, opener in openers.items()
+    )
+    return Source(None, train, test, openers["train"].classes)
+
+
+@dataclass(frozen=True)
+class _TorchvisionOpener:
+    """Opens image i of a split of torchvision's data set; each process reads it for itself."""
+
+    raw: Path
+    class_name: str
+    arguments: tuple[tuple[str, Any], ...]
+
+    def __getstate__(self) -> Any:
+        return {key: value for key, value in vars(self).items() if key != "dataset"}
+
+    @cached_property
+    def dataset(self) -> Any:
+        from torchvision import datasets  # takes seconds to import, and is seldom needed
+
+        return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is nothing to decode, so that more processes would only hold copies."""
+        return hasattr(self.dataset, "data")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names that the class gives; none if it gives none."""
+        return tuple(map(str, getattr(self.dataset, "classes", ())))
+
+    def __call__(self, item: int) -> tuple[Image.Image, int]:
+        image, label = self.dataset[item]
+        return image, int(label)

@@ -1,73 +1,151 @@
-"""The data set's files -> three splits of labelled images: train, validation and test.
+"""What was downloaded -> three splits of labelled images: train, validation and test.
 
-In: the folder that `download` filled.  Out: one file a split. The validation split is held out of
-the training files at random; the test split is the data set's own. What is on disk is uint8, so
-that no arithmetic stands between the files and their hashes.
+In: the folder that `download` filled.  Out: one file a split, and a list of the pictures that were
+left out. The test split is the data set's own; where it has none, a share of each class is held out
+at random. The validation split is held out of what is left to train on. What is on disk is uint8,
+so that no arithmetic stands between the pictures and their hashes.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from typer import Option
 
+from stages.collection import collect
 from stages.command import run
-from stages.images import LabelledImages
-from stages.params import Integer, Params
-from stages.readers import read_mnist
+from stages.decoding import Unreadable
+from stages.params import Integer, Params, Real, number
+from stages.preprocessing import EDGE, Preprocessing
+from stages.readers import read_source
+from stages.splits import Split, check_classes, check_duplicates, check_shapes, name_classes
+from stages.stored_images import Fit
+from stages.tables import csv_text
+from stages.whole_file import write_text
+
+
+def _height_and_width(value: Any) -> Any:
+    if value is None:
+        return None
+    sides = value if isinstance(value, list | tuple) else [value, value]
+    sides = [number(side) for side in sides]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= EDGE for side in sides):
+        raise ValueError(f"pixels a side, or [height, width], 1 to {EDGE}; or null")
+    return tuple(sides)
+
+
+def _count_or_share(value: float) -> float:
+    if value >= 1 and not value.is_integer():
+        raise ValueError("a whole number of images, or a share below 1")
+    return value
 
 
 class TensorizeParams(Params):
     """Section `tensorize` of params.yaml."""
 
-    validation: Integer = Field(
-        ge=0, description="images held out of the training files; 0 leaves an empty split"
+    channels: Annotated[Literal[1, 3], BeforeValidator(number)] = Field(
+        description="1 for grey, 3 for colour"
+    )
+    size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
+        description=f"pixels a side, or [height, width], 1 to {EDGE}; null keeps the pictures' own"
+    )
+    fit: Fit = Field(description="crop or pad: how a picture of another shape comes to this size")
+    test: Real = Field(
+        gt=0, lt=1, description="share of each class to test on, if the data set has no test split"
+    )
+    validation: Annotated[Real, AfterValidator(_count_or_share)] = Field(
+        ge=0, description="training images to choose params by: how many, or their share below 1"
     )
     seed: Integer = Field(
         ge=0, lt=2**63, description="of the choice of those images, 0 to 2**63 - 1"
     )
+    skip_broken: bool = Field(
+        description="true or false: leave out and list pictures that cannot be read"
+    )
+    allow_duplicates: bool = Field(
+        description="true or false: only count test images that are training images too"
+    )
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What becomes of each picture."""
+        return Preprocessing(self.channels, self.size, self.fit)
 
-def hold_out(
-    images: LabelledImages, validation: int, seed: int
-) -> tuple[LabelledImages, LabelledImages]:
-    """Split off `validation` examples, chosen at random; both parts keep the order of the files.
-
-    Raises ValueError if that would leave nothing to train on.
-    """
-    if validation >= len(images):
-        raise ValueError(
-            f"tensorize.validation: found {validation}; expected less than {len(images)},"
-            " the number of training images"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)
-    held_out, kept = order[:validation].sort().values, order[validation:].sort().values
-    return images.subset(kept), images.subset(held_out)
+    def validation_images(self, training_images: int) -> int:
+        """How many of the training images to hold out; raises ValueError if none would be left."""
+        asked = self.validation
+        images = int(asked) if asked >= 1 else int(asked * training_images + 0.5)
+        if images >= training_images:
+            raise ValueError(
+                f"tensorize.validation: found {asked:g}; expected less than {training_images}, the"
+                " number of training images, or a share below 1"
+            )
+        return images
 
 
 def tensorize(
-    params: TensorizeParams, raw: Path, train_path: Path, validation_path: Path, test_path: Path
+    params: TensorizeParams,
+    raw: Path,
+    train_path: Path,
+    validation_path: Path,
+    test_path: Path,
+    skipped_path: Path,
 ) -> None:
-    """Read the files in `raw`, split, write the three splits."""
-    train, validation = hold_out(read_mnist(raw, "train"), params.validation, params.seed)
-    test = read_mnist(raw, "t10k")
-    train.save(train_path)
-    validation.save(validation_path)
-    test.save(test_path)
-    print(f"train {len(train)}, validation {len(validation)}, test {len(test)} images")
+    """Decode the pictures in `raw`, split, write the splits and the list of what was left out."""
+    skipped: list[Unreadable] = []
+
+    def leave_out(picture: Unreadable) -> None:
+        if not params.skip_broken:
+            raise ValueError(
+                f"{picture.name}: cannot be read: {picture.reason}; mend or remove it, or set"
+                " tensorize.skip_broken to true, which leaves it out"
+            )
+        skipped.append(picture)
+
+    source = read_source(raw)
+    scratch = train_path.parent
+    files = collect(source.train, params.preprocessing, scratch, leave_out)
+    test_files = (
+        collect(source.test, params.preprocessing, scratch, leave_out) if source.test else files
+    )
+    classes, files, test_files = name_classes(source, files, test_files)
+    check_shapes(files, test_files)
+    kept, test = Split.of_all(files), Split.of_all(test_files)
+    if not source.test:
+        kept, test = kept.hold_out_of_each_class(params.test, params.seed)
+    check_duplicates(kept, test, params.allow_duplicates)
+    train, validation = kept.hold_out(params.validation_images(len(kept)), params.seed)
+    check_classes(classes, kept, test, train)
+
+    train.write(train_path, classes, params.fit)
+    validation.write(validation_path, classes, params.fit)
+    test.write(test_path, classes, params.fit)
+    rows = [(picture.name, picture.reason) for picture in skipped]
+    write_text(skipped_path, csv_text(("picture", "reason"), rows))
+    channels, height, width = files.images.shape
+    print(
+        f"train {len(train)}, validation {len(validation)}, test {len(test)}"
+        f" images of {channels} x {height} x {width}, {len(classes)} classes"
+    )
+    if skipped:
+        print(
+            f"{len(skipped)} pictures that cannot be read are left out; {skipped_path} lists them"
+        )
 
 
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `tensorize`")],
-    raw: Annotated[Path, Option(help="in: the folder with the data set's files")],
+    raw: Annotated[Path, Option(help="in: the folder that `download` filled")],
     train: Annotated[Path, Option(help="out: the images to fit, safetensors")],
     validation: Annotated[Path, Option(help="out: the images to choose params by")],
     test: Annotated[Path, Option(help="out: the images to measure the model on")],
+    skipped: Annotated[Path, Option(help="out: the pictures that were left out, CSV")],
 ) -> None:
-    """Turn a data set's files into three splits of labelled images."""
-    tensorize(TensorizeParams.load(params, "tensorize"), raw, train, validation, test)
+    """Turn what was downloaded into three splits of labelled images.
+
+    As many processes decode pictures as there are CPUs; that changes no byte of what comes out.
+    """
+    tensorize(TensorizeParams.load(params, "tensorize"), raw, train, validation, test, skipped)
 
 
 if __name__ == "__main__":

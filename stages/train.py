@@ -184,7 +184,7 @@ def fit(
     Raises ValueError if the loss is no longer finite.
     """
     training = splits.training
-    model = LogisticRegression(training.image_shape, training.classes).to(device)
+    model = LogisticRegression(training.image_shape, training.classes, training.fit).to(device)
     optimizer = make_optimizer(params, [model.weight, model.bias])
     tensors = [model.weight, model.bias, *optimizer.state]
     start = 0

@@ -1,0 +1,142 @@
+"""Many pictures -> the pixels that the model sees, in order, by as many processes as are useful.
+
+A picture is decoded by itself, so that the number of processes changes nothing, and only a few
+chunks of them are in memory at a time.
+"""
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import Any
+
+from PIL import Image
+
+from stages.preprocessing import Preprocessing, bombs_refused
+
+CHUNK = 64  # pictures, fewer if they are large
+CHUNK_BYTES = 2**23
+WORTH_A_PROCESS = 2_000  # pictures; to start a process takes as long as so many small ones
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures to decode: open_item(items[i]) -> a picture and its label.
+
+    `open_item` is sent to other processes. It raises ValueError with the reason if there is no
+    picture; name_of(items[i]) says in a message which one it is.
+    """
+
+    items: Sequence[Any]
+    open_item: Callable[[Any], tuple[Image.Image, int]]
+    name_of: Callable[[Any], str]
+    processes: int | None = None  # as many as are useful
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One picture: its (C, H, W) pixels as bytes, its (H, W) and its label."""
+
+    pixels: bytes
+    size: tuple[int, int]
+    label: int
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that is none, and why."""
+
+    name: str
+    reason: str
+
+
+Outcome = Decoded | Unreadable
+
+
+def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Outcome]]:
+    """Decode in order, a chunk at a time; raises OSError if a process of ours is killed."""
+    count = len(pictures.items)
+    processes = pictures.processes or min(cpus(), -(-count // WORTH_A_PROCESS))
+    size = _pictures_a_chunk(preprocessing)
+    chunks = (pictures.items[start : start + size] for start in range(0, count, size))
+    if processes <= 1:
+        decoder = Decoder(pictures, preprocessing)
+        yield from map(decoder, chunks)
+        return
+    decoder = Decoder(Pictures((), pictures.open_item, pictures.name_of), preprocessing)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (decoder,))
+    pending: deque[Future[list[Outcome]]] = deque()
+    try:
+        for chunk in chunks:
+            pending.append(pool.submit(_run, chunk))
+            if len(pending) > 2 * processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise OSError(
+            "a process that decodes pictures was killed: too little memory? fewer run at a time"
+            " under `taskset --cpu-list 0`"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes chunks of items of `pictures`."""
+
+    pictures: Pictures
+    preprocessing: Preprocessing
+
+    def __call__(self, items: Sequence[Any]) -> list[Outcome]:
+        with bombs_refused():
+            return [self._decode(item) for item in items]
+
+    def _decode(self, item: Any) -> Outcome:
+        try:
+            image, label = self.pictures.open_item(item)
+            image = self.preprocessing(image)
+        except ValueError as error:
+            return Unreadable(self.pictures.name_of(item), str(error))
+        pixels = b"".join(band.tobytes() for band in image.split())
+        return Decoded(pixels, image.size[::-1], label)
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _pictures_a_chunk(preprocessing: Preprocessing) -> int:
+    height, width = preprocessing.size or (512, 512)
+    return max(1, min(CHUNK, CHUNK_BYTES // (preprocessing.channels * height * width)))
+
+
+def _start(decoder: Decoder) -> None:
+    """Make a process ready for `_run`: Ctrl-C is its parent's to handle, whose end ends it."""
+    global _decoder  # noqa: PLW0603  # sent once to each process, not with each chunk
+    _decoder = decoder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _run(items: Sequence[Any]) -> list[Outcome]:
+    return _decoder(items)
+
+
+_decoder: Decoder
