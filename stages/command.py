@@ -3,22 +3,24 @@
 import functools
 import inspect
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from stages.params import Params
+if TYPE_CHECKING:  # what has no params need not wait for them
+    from stages.params import Params
 
 
-def run(command: Callable[..., None], params: type[Params] | None = None) -> None:
+def run(command: Callable[..., None], params: "type[Params] | None" = None) -> None:
     """Run `command` with the process's arguments, and exit.
 
-    Exit codes: 0 done; 2 bad input, told in one line on standard error; 130 and 143 stopped by
-    SIGINT and SIGTERM (DVC takes the outs of a stage that exits 0 for good ones).
+    Exit codes: 0 done; 2 bad input, told in one line on standard error; 130, 141 and 143 stopped by
+    SIGINT, SIGPIPE and SIGTERM (DVC takes the outs of a stage that exits 0 for good ones).
     Any other error is a defect of ours and keeps its traceback.
     """
 
@@ -29,6 +31,9 @@ def run(command: Callable[..., None], params: type[Params] | None = None) -> Non
         except KeyboardInterrupt:
             print("interrupted: no file was left half-written", file=sys.stderr)
             raise typer.Exit(130) from None
+        except BrokenPipeError:  # whoever read what we print has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(128 + signal.SIGPIPE) from None
         except (OSError, ValueError) as error:
             print(f"error: {_line(error)}", file=sys.stderr)
             raise typer.Exit(2) from None
@@ -52,7 +57,7 @@ def _terminate(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _params_help(params: type[Params]) -> str:
+def _params_help(params: "type[Params]") -> str:
     width = max(map(len, params.model_fields))
     rows = (f"  {name:{width}}  {field.description}" for name, field in params.model_fields.items())
     return "\b\nParams:\n" + "\n".join(rows)

@@ -6,22 +6,27 @@ chunks of them are in memory at a time.
 
 import os
 import signal
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from itertools import chain
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from stages.preprocessing import Preprocessing, bombs_refused
 
-CHUNK = 64  # pictures, fewer if they are large
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+CHUNK = 32  # pictures, fewer if they are large
 CHUNK_BYTES = 2**23
-WORTH_A_PROCESS = 2_000  # pictures; to start a process takes as long as so many small ones
+ALONE_SECONDS = 1.0  # before other processes are started, which takes about half as long
+
+OpenItem = Callable[[Any], tuple[Image.Image, int]]
+NameOf = Callable[[Any], str]
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,12 @@ class Pictures:
     """
 
     items: Sequence[Any]
-    open_item: Callable[[Any], tuple[Image.Image, int]]
-    name_of: Callable[[Any], str]
-    processes: int | None = None  # as many as are useful
+    open_item: OpenItem
+    name_of: NameOf
+    processes: int | None = None
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """One picture: its (C, H, W) pixels as bytes, its (H, W) and its label."""
 
     pixels: bytes
@@ -47,8 +51,7 @@ class Decoded:
     label: int
 
 
-@dataclass(frozen=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """A picture that is none, and why."""
 
     name: str
@@ -59,16 +62,30 @@ Outcome = Decoded | Unreadable
 
 
 def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Outcome]]:
-    """Decode in order, a chunk at a time; raises OSError if a process of ours is killed."""
-    count = len(pictures.items)
-    processes = pictures.processes or min(cpus(), -(-count // WORTH_A_PROCESS))
+    """Decode in order, a chunk at a time; raises OSError if a process of ours is killed.
+
+    Unless `pictures` says how many processes, the first second's work is done here, and what is
+    then left is shared by as many as there are CPUs.
+    """
     size = _pictures_a_chunk(preprocessing)
-    chunks = (pictures.items[start : start + size] for start in range(0, count, size))
-    if processes <= 1:
-        decoder = Decoder(pictures, preprocessing)
-        yield from map(decoder, chunks)
-        return
-    decoder = Decoder(Pictures((), pictures.open_item, pictures.name_of), preprocessing)
+    chunks = (pictures.items[start : start + size] for start in range(0, len(pictures.items), size))
+    decoder = Decoder(pictures.open_item, pictures.name_of, preprocessing)
+    processes = pictures.processes or cpus()
+    until = time.monotonic() + (0 if pictures.processes else ALONE_SECONDS)
+    for chunk in chunks:
+        if processes > 1 and time.monotonic() >= until:
+            yield from _shared(processes, decoder, chain([chunk], chunks))
+        else:
+            yield decoder(chunk)
+
+
+def _shared(
+    processes: int, decoder: "Decoder", chunks: Iterable[Sequence[Any]]
+) -> Iterator[list[Outcome]]:
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (decoder,))
     pending: deque[Future[list[Outcome]]] = deque()
     try:
@@ -89,9 +106,10 @@ def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Ou
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes chunks of items of `pictures`."""
+    """Decodes chunks of items."""
 
-    pictures: Pictures
+    open_item: OpenItem
+    name_of: NameOf
     preprocessing: Preprocessing
 
     def __call__(self, items: Sequence[Any]) -> list[Outcome]:
@@ -100,11 +118,12 @@ class Decoder:
 
     def _decode(self, item: Any) -> Outcome:
         try:
-            image, label = self.pictures.open_item(item)
+            image, label = self.open_item(item)
             image = self.preprocessing(image)
         except ValueError as error:
-            return Unreadable(self.pictures.name_of(item), str(error))
-        pixels = b"".join(band.tobytes() for band in image.split())
+            return Unreadable(self.name_of(item), str(error))
+        bands = image.split() if len(image.getbands()) > 1 else [image]
+        pixels = b"".join(band.tobytes() for band in bands)
         return Decoded(pixels, image.size[::-1], label)
 
 
@@ -129,6 +148,8 @@ def _start(decoder: Decoder) -> None:
 
 
 def _end_with_parent() -> None:
+    from multiprocessing import parent_process
+
     parent = parent_process()
     if parent:
         parent.join()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from stages.stored_images import Fit
 
@@ -57,7 +57,8 @@ def open_picture(path: Path | str) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
         reason = "an empty file" if empty else f"none of the formats {', '.join(FORMATS)}"

@@ -29,6 +29,8 @@ def main(what: Annotated[str, Option(help="what goes wrong")]) -> None:
         case "nothing": print("done")
         case "value": raise ValueError("size: found 0; expected more")
         case "file": Path("/nowhere/at all").read_text()
+        case "lines":
+            while True: print("line")
         case "defect": raise RuntimeError("a defect")
         case "wait":
             print("waiting", flush=True)
@@ -100,3 +102,21 @@ def test_a_missing_option_is_named(tmp_path: Path) -> None:
     process = start(tmp_path)
     assert "Missing option '--what'" in process.communicate()[1]
     assert process.returncode == 2
+
+
+def test_a_reader_who_goes_away_is_no_error_to_tell(tmp_path: Path) -> None:
+    path = tmp_path / "example.py"
+    path.write_text(MODULE)
+    with subprocess.Popen(
+        [sys.executable, path, "lines"],
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 128 + signal.SIGPIPE
