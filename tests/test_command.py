@@ -105,15 +105,7 @@ def test_a_missing_option_is_named(tmp_path: Path) -> None:
 
 
 def test_a_reader_who_goes_away_is_no_error_to_tell(tmp_path: Path) -> None:
-    path = tmp_path / "example.py"
-    path.write_text(MODULE)
-    with subprocess.Popen(
-        [sys.executable, path, "lines"],
-        env={"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start(tmp_path, "--what", "lines") as process:
         assert process.stdout
         assert process.stderr
         assert process.stdout.readline() == "line\n"
