@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.pictures import BLUE, FONT, GAP, RED, TITLE, drawing, image, named
+from stages.pictures import BLUE, FONT, GAP, RED, TITLE, breadth, drawing, image, named
 
-LABEL = 140  # SVG units, for the name of a class
+LABEL = 130  # SVG units, the most for the name of a class
 CELLS, SMALLEST, LARGEST = 720, 12, 40  # SVG units: of all the cells, and of one
 NUMBERS = 28  # SVG units, of the smallest cell with its number of images in it
 
@@ -52,9 +52,10 @@ def matrix_figure(counts: Tensor, classes: Sequence[str]) -> str:
     colours = (255 + (full - 255) * strength[..., None]).round().to(torch.uint8)  # (K, K, 3)
 
     cell = min(LARGEST, max(SMALLEST, CELLS // k))
-    side, left, top = k * cell, GAP + 2 * FONT + LABEL, TITLE + 2 * FONT + LABEL
     font = min(FONT, cell - 2)
-    room = (LABEL - GAP) / font
+    room = min(LABEL * 100 // font, max(map(breadth, classes)))
+    label = -(-room * font // 100)
+    side, left, top = k * cell, 2 * GAP + 2 * FONT + label, TITLE + 2 * GAP + FONT + label
     middles = [index * cell + cell // 2 for index in range(k)]
     ruled = range(0, side, cell if cell >= NUMBERS else 10 * cell)
     grid = "".join(f"M{left + at} {top}v{side}M{left} {top + at}h{side}" for at in ruled)

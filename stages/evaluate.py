@@ -23,7 +23,7 @@ from stages.confusion_matrix import Confusion, confusions, matrix_figure
 from stages.images import LabelledImages
 from stages.model import LogisticRegression, use_threads
 from stages.params import Integer, Params
-from stages.pictures import diverging, figure, fitted, rgb
+from stages.pictures import diverging, figure, fitted, rgb, templates
 from stages.tables import csv_text
 from stages.whole_file import write_text
 
@@ -133,13 +133,24 @@ def metrics(
 
 
 def weights_figure(model: LogisticRegression) -> str:
-    """One picture a class: what each pixel, over its channels, adds to the class's logit."""
-    weights = model.weight.view(-1, *model.image_shape).sum(1, keepdim=True)  # (K, 1, H, W)
-    weights = fitted(weights).squeeze(1)  # (K, h, w)
+    """One picture a class: what each pixel adds to its logit, beyond what it adds to all classes.
+
+    What all classes gain alike changes no probability, and so the mean over the classes is taken
+    off: softmax(z + c) = softmax(z).
+    """
+    weights = fitted(model.weight.view(-1, *model.image_shape))  # (K, C, h, w)
+    weights -= weights.mean(0)
+    largest = f"{weights.abs().max():.2f} a pixel"
+    if weights.shape[1] == 1:
+        pictures = diverging(weights[:, 0])
+        subtitle = f"red speaks for the class, blue against; full colour is {largest}"
+    else:
+        pictures = templates(weights)
+        subtitle = f"the colours that speak for the class; grey is neither, full colour {largest}"
     return figure(
         "What the model looks for",
-        f"red speaks for the class, blue against; full colour is {weights.abs().max():.2f} a pixel",
-        diverging(weights),
+        subtitle,
+        pictures,
         [(name,) for name in model.classes],
         columns=min(len(model.classes), max(5, ceil(sqrt(len(model.classes))))),
     )
@@ -152,7 +163,7 @@ def mistakes_figure(predictions: Predictions, split: LabelledImages, number: int
     worst = wrong[order[:number]]
     captions = [
         (
-            f"{predictions.confidence[i]:.1%} {split.classes[predictions.predicted[i]]}",
+            f"{predictions.confidence[i]:.1%}: {split.classes[predictions.predicted[i]]}",
             f"actual {split.classes[predictions.actual[i]]}",
         )
         for i in worst.tolist()

@@ -51,34 +51,50 @@ def diverging(values: Tensor) -> Tensor:
     return (255 + (full - 255) * strength.abs()).round().to(torch.uint8)
 
 
+def templates(values: Tensor) -> Tensor:
+    """(N, 3, H, W) numbers -> (N, H, W, 3) uint8: each channel grey at zero, brighter above.
+
+    One scale for all: the largest magnitude is 0 or 255.
+    """
+    values = values.to(torch.float64)
+    largest = values.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    return rgb(127.5 + 127.5 * (values / largest))
+
+
 def rgb(images: Tensor) -> Tensor:
     """(N, C, H, W) in 0 to 255 with one or three channels -> (N, H, W, 3) uint8."""
     return images.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
 
 
-def shortened(text: str, room: float) -> str:
-    """`text`, cut with an ellipsis where it would be wider than `room` times the font's size.
+def breadth(text: str) -> int:
+    """The room that a line of text takes, in hundredths of the font's size.
 
     A letter counts as what it takes in the widest of the usual fonts, or a little more: what is
-    drawn differs between machines. What XML cannot hold is a replacement character.
+    drawn differs between machines. Integers, so that where a line is cut does not.
+    """
+    # from U+1100 on: Chinese, Japanese, Korean, emoji
+    return sum(
+        100 if letter >= "\u1100" or letter in "mwMW@%" else 75 if "A" <= letter <= "Z" else 60
+        for letter in text
+    )
+
+
+def shortened(text: str, room: int) -> str:
+    """`text`, with an ellipsis in its middle where its breadth is more than `room`, 100 or more.
+
+    Both ends stay: names of classes that are confused often begin alike. What XML cannot hold is a
+    replacement character.
     """
     text = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
-    if sum(map(_em, text)) <= room:
+    if breadth(text) <= room:
         return text
-    room -= _em("\N{HORIZONTAL ELLIPSIS}")
-    end = 0
-    while (room := room - _em(text[end])) >= 0:
-        end += 1
-    return text[:end].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    start, end = text[: len(text) // 2], text[len(text) // 2 :]
+    while breadth(start) + breadth("\N{HORIZONTAL ELLIPSIS}") + breadth(end) > room:
+        start, end = (start[:-1], end) if len(start) > len(end) else (start, end[1:])
+    return start.rstrip() + "\N{HORIZONTAL ELLIPSIS}" + end.lstrip()
 
 
-def _em(letter: str) -> float:
-    if letter >= "\u1100" or letter in "mwMW@%":  # from there on: Chinese, Japanese, Korean, emoji
-        return 1
-    return 0.75 if "A" <= letter <= "Z" else 0.6
-
-
-def named(text: str, room: float) -> str:
+def named(text: str, room: int) -> str:
     """The inside of an SVG's <text>: `text` shortened, and then all of it as a tooltip."""
     short = shortened(text, room)
     whole = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -132,7 +148,7 @@ def _cell(picture: Tensor, caption: Sequence[str], row: int, column: int) -> str
     y = TITLE + GAP + row * (SIDE + CAPTION + GAP)
     lines = "".join(
         f'<text x="{x + SIDE // 2}" y="{y + SIDE + 15 * number}">'
-        f"{named(line, (SIDE + GAP / 2) / FONT)}</text>"
+        f"{named(line, (SIDE + GAP // 2) * 100 // FONT)}</text>"
         for number, line in enumerate(caption, start=1)
     )
     return (

@@ -177,9 +177,9 @@ def test_the_mistakes_are_the_most_confident_ones_first(make_images: Make) -> No
     captions = texts(mistakes_figure(predictions, split, number=2))
     assert captions[1].startswith("2 of 3 among 5 test images")
     assert captions[2:] == [
-        "80.0% class 1",
+        "80.0%: class 1",
         "actual class 0",
-        "70.0% class 0",
+        "70.0%: class 0",
         "actual class 1",
     ]
 
@@ -192,6 +192,14 @@ def test_no_mistakes_make_an_empty_grid(make_images: Make) -> None:
 
 def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter() if "text" in element.tag]
+
+
+def test_what_all_classes_gain_alike_is_not_drawn(make_images: Make) -> None:
+    for shape in ((1, 4, 5), (3, 4, 5)):
+        model = random_model(make_images(shape=shape))
+        before = weights_figure(model)
+        model.weight.add_(torch.arange(model.weight.shape[1]) % 2)
+        assert weights_figure(model) == before
 
 
 @pytest.mark.parametrize("k", [2, 10, 100])

@@ -7,9 +7,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFont
 
-from stages.pictures import BLUE, CAPTION, RED, SIDE, diverging, figure, fitted, png, rgb, shortened
+from stages.pictures import (
+    BLUE,
+    CAPTION,
+    RED,
+    SIDE,
+    breadth,
+    diverging,
+    figure,
+    fitted,
+    png,
+    rgb,
+    shortened,
+    templates,
+)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (28, 28), (3, 40), (200, 150)])
@@ -31,6 +44,12 @@ def test_zero_is_white_and_the_largest_magnitude_has_the_full_colour() -> None:
 
 def test_weights_that_are_all_zero_are_white() -> None:
     assert bool((diverging(torch.zeros(1, 2, 2)) == 255).all())
+
+
+def test_colours_of_weights_are_grey_at_zero_and_on_one_scale() -> None:
+    values = torch.tensor([[[[0.0]], [[2.0]], [[-4.0]]], [[[4.0]], [[0.0]], [[1.0]]]])
+    assert templates(values).tolist() == [[[[128, 191, 0]]], [[[255, 128, 159]]]]
+    assert bool((templates(torch.zeros(1, 3, 2, 2)) == 128).all())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -78,18 +97,25 @@ def test_no_images_are_none() -> None:
     assert fitted(torch.empty(0, 1, 300, 300, dtype=torch.uint8)).shape[0] == 0
 
 
-def test_long_names_end_in_an_ellipsis() -> None:
-    assert shortened("short", 3) == "short"
-    assert shortened("x" * 40, 7) == "x" * 10 + "…"  # 0.6 each, and 1 for the ellipsis
-    assert shortened("漫画英雄人物", 4) == "漫画英…"
-    assert shortened("two words", 3.5) == "two…"
+def test_long_names_keep_both_ends() -> None:
+    assert shortened("short", 300) == "short"
+    assert shortened("x" * 40, 700) == "xxxxx…xxxxx"
+    assert shortened("漫画英雄人物", 400) == "漫画…物"
+    assert shortened("Captain America 22", 800) == "Captai…ca 22"
+    assert shortened("a bcdefgh", 340) == "a…gh"
 
 
-@given(text=st.text(), room=st.integers(1, 20))
+@pytest.mark.parametrize("text", ["WWWW mmmm @@@@", "ABCDEFGHOQ", "illicit 0123456789", "Ωμέγα"])
+def test_letters_take_no_more_room_than_they_count(text: str) -> None:
+    font = ImageFont.load_default(100)
+    assert font.getlength(text) <= breadth(text)
+
+
+@given(text=st.text(), room=st.integers(100, 2000))
 def test_any_name_can_be_drawn_and_has_its_place(text: str, room: int) -> None:
     short = shortened(text, room)
-    assert len(short) <= room / 0.6
-    assert short == text or short.endswith("…") or "\N{REPLACEMENT CHARACTER}" in short
+    assert breadth(short) <= room
+    assert short == text or "…" in short or "\N{REPLACEMENT CHARACTER}" in short
     svg = figure("a", "b", torch.zeros(1, 1, 1, 3, dtype=torch.uint8), [(text,)], columns=1)
     ET.fromstring(svg.encode())
 
