@@ -101,9 +101,9 @@ def metrics(
 ) -> dict[str, Any]:
     """The metrics by name.
 
-    accuracy, errors and images; baseline_accuracy, of always answering the images' most frequent
-    class; balanced_accuracy, the mean of recall (Brodersen et al. 2010), which that answer brings
-    to one through the number of classes only; cross_entropy in nats; macro_f1, the mean over the
+    accuracy, errors and images; baseline_accuracy, that of always answering the images' most
+    frequent class; balanced_accuracy, the mean of recall (Brodersen et al. 2010), of which that
+    answer reaches 1 / (number of classes); cross_entropy in nats; macro_f1, the mean over the
     classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0; expected_calibration_error, the mean
     over the images of |confidence - accuracy| of their bin (Naeini et al. 2015); recall, by class,
     of the classes that the images have.
