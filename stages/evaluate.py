@@ -8,7 +8,7 @@ divided once, in float64, and published with six decimals: `batch_size` changes 
 import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
-from math import ceil, sqrt
+from math import ceil, fsum, sqrt
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +19,11 @@ from torch.nn.functional import nll_loss
 from typer import Option
 
 from stages.command import run
+from stages.confusion_matrix import Confusion, confusions, matrix_figure
 from stages.images import LabelledImages
 from stages.model import LogisticRegression, use_threads
 from stages.params import Integer, Params
-from stages.pictures import diverging, figure, rgb
+from stages.pictures import diverging, figure, fitted, rgb, templates
 from stages.tables import csv_text
 from stages.whole_file import write_text
 
@@ -89,46 +90,68 @@ def reliability(predictions: Predictions, bins: int) -> list[Bin]:
     ]
 
 
+def count_pairs(predictions: Predictions, k: int) -> Tensor:
+    """The confusion matrix of K classes, (K, K) int64: images by actual and predicted class."""
+    pairs = predictions.actual * k + predictions.predicted
+    return pairs.bincount(minlength=k * k).view(k, k)
+
+
 def metrics(
     predictions: Predictions, classes: Sequence[str], calibration: Sequence[Bin]
 ) -> dict[str, Any]:
     """The metrics by name.
 
-    accuracy, errors and images; cross_entropy in nats; macro_f1, the mean over the classes of
-    2 TP / (2 TP + FP + FN), 0 where that is 0 / 0; expected_calibration_error, the mean over the
-    images of |confidence - accuracy| of their bin (Naeini et al. 2015); recall, by class, of the
-    classes that the images have.
+    accuracy, errors and images; baseline_accuracy, that of always answering the images' most
+    frequent class; balanced_accuracy, the mean of recall (Brodersen et al. 2010), of which that
+    answer reaches 1 / (number of classes); cross_entropy in nats; macro_f1, the mean over the
+    classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0; expected_calibration_error, the mean
+    over the images of |confidence - accuracy| of their bin (Naeini et al. 2015); recall, by class,
+    of the classes that the images have.
     """
     number = len(predictions.actual)
-    k = len(classes)
-    pairs = predictions.actual * k + predictions.predicted
-    confusions = pairs.bincount(minlength=k * k).view(k, k)  # (actual, predicted)
-    hits, actual, predicted = confusions.diag(), confusions.sum(1), confusions.sum(0)
+    counts = count_pairs(predictions, len(classes))
+    hits, actual, predicted = counts.diag(), counts.sum(1), counts.sum(0)
     f1 = 2 * hits.double() / (actual + predicted).clamp(min=1)
     gaps = sum(b.images * abs(b.confidence - b.accuracy) for b in calibration)
+    recall = {
+        name: hit / of
+        for name, hit, of in zip(classes, hits.tolist(), actual.tolist(), strict=True)
+        if of
+    }
     return {
         "accuracy": round(int(hits.sum()) / number, 6),
+        # fsum: whoever computes it from the predictions may add the classes in any order
+        "balanced_accuracy": round(fsum(recall.values()) / len(recall), 6),
+        "baseline_accuracy": round(int(actual.max()) / number, 6),
         "cross_entropy": round(float(predictions.loss.sum()) / number, 6),
         "errors": number - int(hits.sum()),
         "expected_calibration_error": round(gaps / number, 6),
         "images": number,
         "macro_f1": round(float(f1.mean()), 6),
-        "recall": {
-            name: round(int(hit) / int(of), 6)
-            for name, hit, of in zip(classes, hits, actual, strict=True)
-            if of
-        },
+        "recall": {name: round(value, 6) for name, value in recall.items()},
     }
 
 
 def weights_figure(model: LogisticRegression) -> str:
-    """One picture a class: what each pixel, over its channels, adds to the class's logit."""
-    weights = model.weight.view(-1, *model.image_shape).sum(1)  # (K, H, W)
+    """One picture a class: what each pixel adds to its logit, beyond what it adds to all classes.
+
+    What all classes gain alike changes no probability, and so the mean over the classes is taken
+    off: softmax(z + c) = softmax(z).
+    """
+    weights = fitted(model.weight.view(-1, *model.image_shape))  # (K, C, h, w)
+    weights -= weights.mean(0)
+    largest = f"{weights.abs().max():.2f} a pixel"
+    if weights.shape[1] == 1:
+        pictures = diverging(weights[:, 0])
+        subtitle = f"red speaks for the class, blue against; full colour is {largest}"
+    else:
+        pictures = templates(weights)
+        subtitle = f"the colours that speak for the class; grey is neither, full colour {largest}"
     return figure(
         "What the model looks for",
-        f"red speaks for the class, blue against; full colour is {weights.abs().max():.2f} a pixel",
-        diverging(weights),
-        model.classes,
+        subtitle,
+        pictures,
+        [(name,) for name in model.classes],
         columns=min(len(model.classes), max(5, ceil(sqrt(len(model.classes))))),
     )
 
@@ -139,15 +162,17 @@ def mistakes_figure(predictions: Predictions, split: LabelledImages, number: int
     order = predictions.confidence[wrong].argsort(descending=True, stable=True)
     worst = wrong[order[:number]]
     captions = [
-        f"predicted {split.classes[predictions.predicted[i]]}, {predictions.confidence[i]:.1%}\n"
-        f"actual {split.classes[predictions.actual[i]]}"
+        (
+            f"{predictions.confidence[i]:.1%}: {split.classes[predictions.predicted[i]]}",
+            f"actual {split.classes[predictions.actual[i]]}",
+        )
         for i in worst.tolist()
     ]
     return figure(
         "The most confident mistakes",
         f"{len(worst)} of {len(wrong)} among {len(split)} test images:"
-        " what the model said, how sure it was, and what it is",
-        rgb(split.images[worst]),
+        " how sure the model was of which class, and the actual one",
+        rgb(fitted(split.images[worst])),
         captions,
         columns=max(5, ceil(sqrt(len(worst)))),
     )
@@ -175,12 +200,21 @@ def evaluate(
     predictions = predict(model, test, params.batch_size)
     calibration = reliability(predictions, params.calibration_bins)
     measured = metrics(predictions, test.classes, calibration)
+    counts = count_pairs(predictions, len(test.classes))
 
     write_text(plots / "weights.svg", weights_figure(model))
     write_text(plots / "mistakes.svg", mistakes_figure(predictions, test, params.mistakes))
     write_text(
         plots / "reliability.csv",
         csv_text([field.name for field in fields(Bin)], map(astuple, calibration)),
+    )
+    write_text(plots / "confusion.svg", matrix_figure(counts, test.classes))
+    write_text(
+        plots / "confusions.csv",
+        csv_text(
+            [field.name for field in fields(Confusion)],
+            map(astuple, confusions(counts, test.classes)),
+        ),
     )
     rows = zip(
         [test.classes[label] for label in predictions.actual.tolist()],
@@ -189,9 +223,12 @@ def evaluate(
         strict=True,
     )
     write_text(predictions_path, csv_text(("actual", "predicted", "loss"), rows))
-    write_text(metrics_path, json.dumps(measured, indent=2, sort_keys=True) + "\n")
+    text = json.dumps(measured, ensure_ascii=False, indent=2, sort_keys=True)
+    write_text(metrics_path, f"{text}\n")
     print(
-        f"accuracy {measured['accuracy']:.2%}, {measured['errors']} errors in {len(test)} images,"
+        f"accuracy {measured['accuracy']:.2%}, {measured['errors']} errors in {len(test)} images;"
+        f" balanced accuracy {measured['balanced_accuracy']:.2%};"
+        f" always the most frequent class {measured['baseline_accuracy']:.2%};"
         f" cross entropy {measured['cross_entropy']:.4f} nats"
     )
 

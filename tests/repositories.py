@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -40,8 +41,12 @@ def metrics(table: str) -> dict[str, Any]:
     """The metrics of such predictions."""
     rows = [line.split(",") for line in table.splitlines()[1:]]
     errors = sum(actual != predicted for actual, predicted, _ in rows)
+    names = sorted({actual for actual, _, _ in rows})
+    hits = [[predicted == name for of, predicted, _ in rows if of == name] for name in names]
     return {
         "accuracy": round((len(rows) - errors) / len(rows), 6),
+        "balanced_accuracy": round(fmean(map(fmean, hits)), 6),
+        "baseline_accuracy": round(max(map(len, hits)) / len(rows), 6),
         "cross_entropy": round(sum(float(loss) for _, _, loss in rows) / len(rows), 6),
         "errors": errors,
         "images": len(rows),

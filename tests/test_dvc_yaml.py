@@ -1,6 +1,7 @@
 """dvc.yaml says what the code does: DVC itself does not check it (treeverse/dvc#9195)."""
 
 import ast
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ def test_what_is_plotted_and_measured_is_made() -> None:
             used += plot["y"]
     for path in used:
         assert any(Path(path).is_relative_to(out) for out in outs), path
+
+
+def test_the_template_of_a_plot_stands_in_the_repository() -> None:
+    (options,) = STAGES["evaluate"]["plots"][0].values()
+    template = ROOT / ".dvc/plots" / f"{options['template']}.json"
+    assert json.loads(template.read_text(encoding="utf-8"))["data"]["values"] == "<DVC_METRIC_DATA>"
 
 
 def test_git_ignores_what_dvc_keeps_and_nothing_else() -> None:

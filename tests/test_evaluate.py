@@ -9,7 +9,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    recall_score,
+)
 from torch import Tensor
 
 from stages.evaluate import (
@@ -45,13 +52,21 @@ def predictions_of(actual: list[int], predicted: list[int], confidence: list[flo
 
 
 def test_metrics_are_those_of_scikit_learn(make_images: Make) -> None:
-    split = make_images(n=200, k=5)
+    split = make_images(n=500, k=5)
+    imbalanced = (split.labels == 3) | (torch.arange(500) % 7 <= split.labels)
+    split = split.subset(imbalanced.nonzero().flatten()[:200])
+    assert len(set(split.labels.bincount().tolist())) > 3
     model = random_model(split)
     predictions = predict(model, split, batch_size=16)
     measured = metrics(predictions, split.classes, reliability(predictions, 10))
     p = model(split.images).exp().numpy()
     actual, predicted = split.labels.numpy(), p.argmax(1)
     assert measured["accuracy"] == pytest.approx(accuracy_score(actual, predicted), abs=1e-6)
+    assert measured["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(actual, predicted), abs=1e-6
+    )
+    baseline = DummyClassifier(strategy="most_frequent").fit(actual, actual)
+    assert measured["baseline_accuracy"] == baseline.score(actual, actual)
     assert measured["macro_f1"] == pytest.approx(
         f1_score(actual, predicted, average="macro", labels=range(5), zero_division=0), abs=1e-6
     )
@@ -78,10 +93,18 @@ def test_calibration_error_is_the_mean_gap_over_the_images() -> None:
     )
 
 
+def test_the_rarest_class_counts_as_much_as_the_most_frequent() -> None:
+    predictions = predictions_of([0] * 95 + [1] * 5, [0] * 100, [0.9] * 100)
+    measured = metrics(predictions, ("a", "b"), reliability(predictions, 5))
+    assert measured["accuracy"] == measured["baseline_accuracy"] == 0.95
+    assert measured["balanced_accuracy"] == 0.5
+
+
 def test_a_class_without_test_images_has_no_recall_and_f1_zero() -> None:
     predictions = predictions_of([0, 0, 1], [0, 0, 1], [0.9, 0.9, 0.9])
     measured = metrics(predictions, ("a", "b", "c"), reliability(predictions, 5))
     assert measured["recall"] == {"a": 1.0, "b": 1.0}
+    assert measured["balanced_accuracy"] == 1
     assert measured["macro_f1"] == pytest.approx(2 / 3, abs=1e-6)
 
 
@@ -132,6 +155,20 @@ def test_metrics_merge_and_hash(tmp_path: Path, make_images: Make) -> None:
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
 
 
+def test_names_of_classes_are_written_as_they_are(tmp_path: Path, make_images: Make) -> None:
+    classes = ("孙悟空", "a.b", 'with "quotes", <tags> & a\nline')
+    images = make_images()
+    run_evaluate(tmp_path, LabelledImages(images.images, images.labels, classes))
+    text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
+    assert '"孙悟空": ' in text
+    assert set(json.loads(text)["recall"]) == set(classes)
+    for name, key in (("predictions.csv", "actual"), ("plots/confusions.csv", "predicted")):
+        with (tmp_path / name).open(newline="", encoding="utf-8") as file:
+            assert {row[key] for row in csv.DictReader(file)} <= set(classes)
+    for path in (tmp_path / "plots").glob("*.svg"):
+        ET.parse(path)
+
+
 def test_the_mistakes_are_the_most_confident_ones_first(make_images: Make) -> None:
     split = make_images(n=5, k=2)
     actual = split.labels.tolist()  # 0 1 0 1 0
@@ -140,9 +177,9 @@ def test_the_mistakes_are_the_most_confident_ones_first(make_images: Make) -> No
     captions = texts(mistakes_figure(predictions, split, number=2))
     assert captions[1].startswith("2 of 3 among 5 test images")
     assert captions[2:] == [
-        "predicted class 1, 80.0%",
+        "80.0%: class 1",
         "actual class 0",
-        "predicted class 0, 70.0%",
+        "70.0%: class 0",
         "actual class 1",
     ]
 
@@ -155,6 +192,14 @@ def test_no_mistakes_make_an_empty_grid(make_images: Make) -> None:
 
 def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ET.fromstring(svg).iter() if "text" in element.tag]
+
+
+def test_what_all_classes_gain_alike_is_not_drawn(make_images: Make) -> None:
+    for shape in ((1, 4, 5), (3, 4, 5)):
+        model = random_model(make_images(shape=shape))
+        before = weights_figure(model)
+        model.weight.add_(torch.arange(model.weight.shape[1]) % 2)
+        assert weights_figure(model) == before
 
 
 @pytest.mark.parametrize("k", [2, 10, 100])

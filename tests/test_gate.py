@@ -136,6 +136,18 @@ def test_an_accepted_regression(repository: Repository, run_gate: Gate) -> None:
         (METRICS, "0.95", "0.96", "accuracy is 0.96, but data/predictions.csv{} gives 0.95"),
         (METRICS, '"errors": 10', '"errors": 9', "errors is 9, but data/predictions.csv{} gives"),
         (METRICS, '"images": 200', '"images": 1', "images is 1, but data/predictions.csv{} gives"),
+        (
+            METRICS,
+            'balanced_accuracy": 0.95',
+            'balanced_accuracy": 0.96',
+            "balanced_accuracy is 0.96,",
+        ),
+        (
+            METRICS,
+            'baseline_accuracy": 0.25',
+            'baseline_accuracy": 0.2',
+            "baseline_accuracy is 0.2,",
+        ),
         (METRICS, "0.20495", "0.204952", "cross_entropy is 0.204952, but data/predictions.csv{}"),
         (METRICS, '"0": 0.5', '"0": 0.6', "dvc.lock{} is out of date: data/metrics.json is not"),
         (PREDICTIONS, "0.101000", "0.101001", "dvc.lock{} is out of date: data/predictions.csv is"),

@@ -48,7 +48,7 @@ def stages_run(output: str) -> list[str]:
 def copy_of_the_pipeline(folder: Path) -> Path:
     """The files of this tree that the pipeline consists of, in a repository of their own."""
     folder.mkdir()
-    for name in ("stages", ".dvc/config", ".dvc/.gitignore", "data/.gitignore"):
+    for name in ("stages", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", "data/.gitignore"):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         if source.is_dir():
@@ -206,7 +206,14 @@ def test_metrics_diff_between_branches(pipeline: Path) -> None:
 def test_plots_show_draws_every_plot(pipeline: Path) -> None:
     run(pipeline, "dvc", "plots", "show", "--out", "dvc_plots")
     page = (pipeline / "dvc_plots/index.html").read_text()
-    for title in ("Cross entropy (nats)", "Confusion matrix", "perfect calibration", "weights.svg"):
+    for title in (
+        "Cross entropy (nats)",
+        "The most frequent confusions",
+        "perfect calibration",
+        "confusion.svg",
+        "mistakes.svg",
+        "weights.svg",
+    ):
         assert title in page
     assert run(pipeline, "git", "status", "--short") == ""
 

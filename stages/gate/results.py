@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,10 +94,16 @@ class Results:
         """Raise ValueError unless the predictions, the file `where`, give the same metrics."""
         images = len(self.predictions.actual)
         errors = images - int(self.predictions.hits.sum())
+        of = Counter(self.predictions.actual)
+        pairs = zip(self.predictions.actual, self.predictions.predicted, strict=True)
+        right = Counter(actual for actual, predicted in pairs if actual == predicted)
+        recall = math.fsum(right[name] / of[name] for name in of) / len(of)
         exact = {
             "images": images,
             "errors": errors,
             "accuracy": round((images - errors) / images, 6),
+            "balanced_accuracy": round(recall, 6),
+            "baseline_accuracy": round(max(of.values()) / images, 6),
         }
         for name, counted in exact.items():
             if name in self.metrics and self.metric(name) != counted:
