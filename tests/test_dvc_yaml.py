@@ -142,5 +142,5 @@ def test_params_yaml_has_the_keys_that_the_code_knows_each_with_a_comment(sectio
 
 
 def test_every_known_data_set_can_be_asked_for() -> None:
-    for name in DATASETS:
+    for name in [*DATASETS, "CIFAR10", "EMNIST-letters"]:
         assert DownloadParams.model_validate({"dataset": name}).dataset == name
