@@ -39,7 +39,7 @@ class DownloadParams(Params):
     @field_validator("dataset")
     @classmethod
     def _exists(cls, dataset: str) -> str:
-        if is_name(dataset) or Path(dataset).expanduser().exists():
+        if is_name(dataset) or _path(dataset).exists():
             return dataset
         close = closest(dataset)
         raise ValueError(
@@ -76,7 +76,7 @@ def download(params: DownloadParams, raw: Path) -> None:
                 },
             )
     else:
-        source = Path(name).expanduser()
+        source = _path(name)
         inner, outer = raw.resolve(), source.resolve()
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise ValueError(f"{name}: holds {raw}, or lies in it; expected a place apart from it")
@@ -84,6 +84,13 @@ def download(params: DownloadParams, raw: Path) -> None:
             take_pictures(source, part)
             _describe(part, {"format": "pictures"})
         print(f"{name}: DVC sees changes in it if it is among the deps of `download` in dvc.yaml")
+
+
+def _path(dataset: str) -> Path:
+    try:
+        return Path(dataset).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(dataset)
 
 
 def _check_replaceable(raw: Path) -> None:

@@ -60,7 +60,7 @@ def old_content_stands_alone(raw: Path) -> bool:
         ("download:\n  datset: MNIST\n", "did you mean dataset?"),
         ("", "download: missing; expected a section with the keys dataset"),
     ],
-    ids=["misspelt", "no such path", "no text", "unknown key", "no section"],
+    ids=["misspelt", "no such path", "no such user", "no text", "unknown key", "no section"],
 )
 def test_bad_params_are_told_before_anything_is_touched(
     raw: Path, params: str, problem: str
