@@ -38,7 +38,7 @@ LICENCES = {
     "KMNIST": "CC BY-SA 4.0",
     "MNIST": "CC BY-SA 3.0",
     "OxfordIIITPet": "CC BY-SA 4.0",
-    "QMNIST": "BSD 3-Clause",
+    "QMNIST": "BSD-style",
     "SVHN": "for non-commercial use only",
 }
 TRAIN, TEST = ("trainval", "train"), "test"  # the splits; the larger train split first

@@ -53,6 +53,7 @@ def old_content_stands_alone(raw: Path) -> bool:
     [
         ("download:\n  dataset: MNITS\n", "; did you mean MNIST?"),
         ("download:\n  dataset: nowhere/\n", "download.dataset: found 'nowhere/'; expected a data"),
+        ("download:\n  dataset: ~nosuchuser/x\n", "found '~nosuchuser/x'; expected a data set"),
         (
             "download:\n  dataset: [MNIST]\n",
             "download.dataset: found ['MNIST']; expected a valid st",
