@@ -48,7 +48,7 @@ def _download_file(mirror: str, name: str, content: Content, path: Path) -> None
         url = f"{mirror.rstrip('/')}/{name}{suffix}"
         with tempfile.TemporaryFile() as download:
             try:
-                _download_patiently(url, download, content.size)
+                download_patiently(url, download, content.size)
             except FileNotFoundError:
                 continue
             _store_unpacked(download, content, path, url)
@@ -71,15 +71,21 @@ def _store_unpacked(file: IO[bytes], content: Content, path: Path, origin: str) 
         raise WrongContent(f"{origin}: wrong content: broken gzip file: {error}") from None
 
 
-def _download_patiently(url: str, file: IO[bytes], size: int) -> None:
-    """Download, and again after a pause where the server answers badly: with an error of its own,
-    with half a file, too slowly. One that cannot be reached at all is given up at once."""
+def download_patiently(url: str, file: IO[bytes], size: int, decode: bool = True) -> None:
+    """Download into `file`, and again after a pause where the server answers badly: with an error
+    of its own, with half a file, too slowly. One that cannot be reached at all is given up at once.
+
+    `size` is that of the uncompressed content, or the most that it can be: no answer need be much
+    longer. Without `decode` the bytes stay as sent: some servers tell a .tgz as an encoding, and it
+    would be unpacked on the way. Raises WrongContent if an answer is too long, FileNotFoundError if
+    the server does not have the file, and another OSError if it goes on answering badly.
+    """
     import requests
     from urllib3.exceptions import HTTPError, MaxRetryError
 
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _download(url, file, size)
+            _download(url, file, size, decode)
             return
         except (requests.RequestException, HTTPError, TimeoutError) as error:
             unreachable = bool(error.args) and isinstance(error.args[0], MaxRetryError)
@@ -89,20 +95,22 @@ def _download_patiently(url: str, file: IO[bytes], size: int) -> None:
         time.sleep(BACK_OFF_SECONDS * 2 ** (attempt - 1))
 
 
-def _download(url: str, file: IO[bytes], size: int) -> None:
-    """One attempt. `size` is that of the uncompressed content: no answer need be much longer."""
+def _download(url: str, file: IO[bytes], size: int, decode: bool) -> None:
+    """One attempt."""
     import requests
     from tqdm import tqdm
 
     start, received = time.monotonic(), 0
     file.seek(0)
     file.truncate()
-    with requests.get(url, stream=True, timeout=(CONNECT_SECONDS, SILENCE_SECONDS)) as response:
+    timeout = (CONNECT_SECONDS, SILENCE_SECONDS)
+    headers = None if decode else {"Accept-Encoding": "identity"}
+    with requests.get(url, stream=True, timeout=timeout, headers=headers) as response:
         if response.status_code in (403, 404, 410):
             raise FileNotFoundError(f"{url}: status {response.status_code}")
         response.raise_for_status()
         # read1 returns what has come; iter_content waits for a whole chunk, however it drips.
-        read = partial(response.raw.read1, 2**14, decode_content=True)
+        read = partial(response.raw.read1, 2**14, decode_content=decode)
         total = response.raw.length_remaining
         # A bar on a terminal, nothing in a log.
         with tqdm(

