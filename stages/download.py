@@ -48,10 +48,11 @@ class DownloadParams(Params):
         )
 
 
-def download(params: DownloadParams, raw: Path) -> None:
+def download(params: DownloadParams, watched: Path, raw: Path) -> None:
     """Put the data set into the folder `raw`, in place of what stands there, once it is complete.
 
-    A name that is a data set's is one; a folder that is called the same is named with `./`.
+    A name that is a data set's is one; a folder that is called the same is named with `./`. For
+    pictures from outside of `watched` there is a note that DVC does not see them change.
     """
     name, mirror = params.dataset, os.environ.get("DATASET_MIRROR")
     _check_replaceable(raw)
@@ -83,7 +84,11 @@ def download(params: DownloadParams, raw: Path) -> None:
         with whole_folder(raw) as part:
             take_pictures(source, part)
             _describe(part, {"format": "pictures"})
-        print(f"{name}: DVC sees changes in it if it is among the deps of `download` in dvc.yaml")
+        if not outer.is_relative_to(watched.resolve()):
+            print(
+                f"note: {name} is not in {watched}: DVC does not see it change;"
+                " `dvc repro -f download` takes it anew"
+            )
 
 
 def _path(dataset: str) -> Path:
@@ -117,6 +122,7 @@ def _list(wanted: bool) -> None:
 
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `download`")],
+    watched: Annotated[Path, Option(help="in: the folder for pictures, which DVC watches")],
     raw: Annotated[Path, Option(help="out: the folder for the data set's files")],
     _: Annotated[
         bool,
@@ -129,7 +135,7 @@ def main(
     that holds the files, those of MNIST and FashionMNIST plain or gzipped; it is tried before the
     public ones.
     """
-    download(DownloadParams.load(params, "download"), raw)
+    download(DownloadParams.load(params, "download"), watched, raw)
 
 
 if __name__ == "__main__":

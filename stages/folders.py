@@ -5,7 +5,7 @@ to; one that leads to nothing counts as a file.
 """
 
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"}
@@ -60,4 +60,4 @@ def is_hidden(name: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Whether a file of this name is a picture."""
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122  # ten times as fast as Path

@@ -48,7 +48,10 @@ def stages_run(output: str) -> list[str]:
 def copy_of_the_pipeline(folder: Path) -> Path:
     """The files of this tree that the pipeline consists of, in a repository of their own."""
     folder.mkdir()
-    for name in ("stages", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", "data/.gitignore"):
+    for name in (
+        *("stages", "pictures", "data/.gitignore"),
+        *(".dvc/config", ".dvc/.gitignore", ".dvc/plots"),
+    ):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         if source.is_dir():
@@ -95,8 +98,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (f"{real.size:_}", str(len(content))),
             (real.sha256, hashlib.sha256(content).hexdigest()),
         ):
-            assert sources.count(old) == 1
-            sources = sources.replace(old, new)
+            assert old in sources
+            sources = sources.replace(old, new, 1)  # MNIST stands first
     (folder / "stages/sources.py").write_text(sources)
     edit(folder, "validation: 5000", "validation: 50")
     edit(folder, "iterations: 3000", "iterations: 30")
