@@ -102,6 +102,23 @@ def test_what_changed_names_code_and_rules(repository: Repository, run_gate: Gat
     assert "param" not in out
 
 
+def test_a_folder_that_a_stage_reads_is_data(repository: Repository, run_gate: Gate) -> None:
+    folder = "    - {path: pictures, md5: @.dir}\n"
+    repository.write("pictures/README.md", "pictures\n")
+    first = "    - hash: md5\n      md5:"
+    lock = repository.read("dvc.lock")
+    assert first in lock
+    for digit in "12":
+        text = lock.replace(first, folder.replace("@", digit * 32) + first)
+        repository.write("dvc.lock", text)
+        if digit == "1":
+            repository.commit()
+    code, out, err = run_gate("--base", "HEAD", params_diff=True)
+    assert (code, err) == (0, "")
+    assert "data pictures: 1111111 -> 2222222" in out
+    assert "code" not in out
+
+
 def test_an_accepted_regression(repository: Repository, run_gate: Gate) -> None:
     accepted = {"accepted": 0.8, "accepted_because": "fits the phone"}
     loss = RULES["cross_entropy"] | {"tolerance": 1}

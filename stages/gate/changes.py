@@ -25,7 +25,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """params and rules: keys of params.yaml.  code: paths.  data: MD5 of what the stages made."""
+    """params and rules: keys of params.yaml.  code: paths.  data: MD5 of what the stages made, and of folders."""
 
     params: list[Change]
     rules: list[Change]
@@ -52,9 +52,9 @@ def what_changed(base: Revision) -> Changes:
         rules=[change for change in params if change.name.startswith(RULES)],
         code=sorted(code),
         data=[
-            Change(path, before.outs.get(path), after.outs.get(path))
-            for path in sorted(before.outs.keys() | after.outs.keys())
-            if before.outs.get(path) != after.outs.get(path)
+            Change(path, before.data.get(path), after.data.get(path))
+            for path in sorted(before.data.keys() | after.data.keys())
+            if before.data.get(path) != after.data.get(path)
         ],
     )
 

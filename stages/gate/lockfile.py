@@ -75,6 +75,16 @@ class Lockfile:
     @property
     def code(self) -> Mapping[str, str | None]:
         """The MD5 of every file the stages read and did not make, by path."""
+        return {path: md5 for path, md5 in self._read.items() if not _is_folder(md5)}
+
+    @property
+    def data(self) -> Mapping[str, str | None]:
+        """The MD5 of everything the stages made and of the folders they read, by path."""
+        folders = {path: md5 for path, md5 in self._read.items() if _is_folder(md5)}
+        return {**self.outs, **folders}
+
+    @property
+    def _read(self) -> Mapping[str, str | None]:
         deps = {dep.path: dep.md5 for stage in self.lock.stages.values() for dep in stage.deps}
         return {path: md5 for path, md5 in deps.items() if path not in self.outs}
 
@@ -169,6 +179,10 @@ class Lockfile:
     def _md5(self, path: str) -> str | None:
         content = self.revision.read(path)
         return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _is_folder(md5: str | None) -> bool:
+    return md5 is not None and md5.endswith(".dir")  # as DVC marks the hash of a list of files
 
 
 def load_yaml(revision: Revision, path: str) -> Any:
