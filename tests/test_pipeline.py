@@ -4,10 +4,6 @@ import gzip
 import hashlib
 import json
 import os
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,57 +14,11 @@ import yaml
 from stages.sources import DATASETS, fetch
 from stages.wheels import idx_bytes
 from tests.conftest import ROOT
+from tests.pipelines import commit, copy_of_the_pipeline, edit, run, stages_run
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 TRACKED = ("dvc.lock", "data/history.csv", "data/metrics.json", "data/predictions.csv")
 USERS_MIRROR = os.environ.get("DATASET_MIRROR")  # before a fixture puts made-up files in its place
-
-
-def run(folder: Path, *command: str, **environment: str) -> str:
-    """Run a command that must succeed, with this interpreter's programs first on the PATH."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | {"PATH": path} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    output = result.stdout + result.stderr
-    if result.returncode:
-        raise AssertionError(f"{command} exited {result.returncode}:\n{output}")
-    return output
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"^Running stage '(\w+)'", output, re.MULTILINE)
-
-
-def copy_of_the_pipeline(folder: Path) -> Path:
-    """The files of this tree that the pipeline consists of, in a repository of their own."""
-    folder.mkdir()
-    for name in (
-        *("stages", "pictures", "data/.gitignore"),
-        *(".dvc/config", ".dvc/.gitignore", ".dvc/plots"),
-    ):
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".gitattributes"):
-        shutil.copy(ROOT / name, folder / name)
-    run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    run(folder, "git", "config", "user.name", "Test")
-    run(folder, "git", "config", "user.email", "test@example.org")
-    return folder
-
-
-def commit(folder: Path) -> None:
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "state")
 
 
 def made_up_files(train: int, test: int) -> dict[str, bytes]:
@@ -110,13 +60,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert stages_run(run(folder, "dvc", "repro")) == list(STAGES)
         commit(folder)
         yield folder
-
-
-def edit(folder: Path, old: str, new: str) -> None:
-    path = folder / "params.yaml"
-    text = path.read_text()
-    assert text.count(old) == 1, old
-    path.write_text(text.replace(old, new))
 
 
 @pytest.fixture
