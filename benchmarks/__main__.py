@@ -1,10 +1,9 @@
-"""Measure everything and print two tables, in Markdown; progress goes to standard error."""
+"""Measure everything and print the tables, in Markdown; progress goes to standard error."""
 
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import astuple
 from importlib.metadata import version
 from math import prod
@@ -12,7 +11,9 @@ from os import cpu_count
 from pathlib import Path
 from statistics import median
 
-from benchmarks import pipeline, processes
+from benchmarks import growth, pictures, pipeline, processes
+from benchmarks.memory import SAMPLED
+from benchmarks.tables import markdown
 from benchmarks.training import RAW, ROWS, Measured
 
 NEEDED = (RAW, Path("data/tensors"))
@@ -34,19 +35,6 @@ def measure_rows() -> dict[str, Measured]:
         name: Measured(*map(median, zip(*map(astuple, of), strict=True)))
         for name, of in runs.items()
     }
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, its first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * width if i == 0 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = zip(cells, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join(map(line, [header, rule, *rows]))
 
 
 def training_table() -> str:
@@ -105,6 +93,76 @@ def pipeline_table() -> str:
     )
 
 
+def pictures_table() -> str:
+    """Decoding, by what people write by hand."""
+    found = pictures.measure()
+    decoded, digits = pictures.PHOTOGRAPHS, pictures.DIGITS
+    height, width = pictures.SIZE
+    rows = [
+        (
+            f"`python -m stages.tensorize`: {decoded:,} photographs of 128 x 96 pixels,"
+            f" to 3 x {height} x {width}",
+            decoded,
+            found.tensorize,
+            "",
+            "",
+        ),
+        (
+            "a plain loop over Pillow, by it",
+            decoded,
+            found.loop,
+            f"{found.loop / found.tensorize:.1f}",
+            "> 1",
+        ),
+        (
+            "a DataLoader over ImageFolder, a worker for each CPU, by it",
+            decoded,
+            found.data_loader,
+            f"{found.data_loader / found.tensorize:.1f}",
+            "> 1",
+        ),
+        (
+            f"Pillow alone: {digits:,} grey pictures of 28 x 28 pixels opened and decoded",
+            digits,
+            found.load,
+            "",
+            "",
+        ),
+        (
+            "`python -m stages.predict` on them, by it",
+            digits,
+            found.predict,
+            f"{found.predict / found.load:.1f}",
+            "< 2",
+        ),
+    ]
+    return markdown(
+        ("pictures", "seconds", "a second", "ratio", "to reach"),
+        [
+            (title, f"{seconds:.2f}", f"{number / seconds:,.0f}", *rest)
+            for title, number, seconds, *rest in rows
+        ],
+    )
+
+
+def growth_table() -> str:
+    """Memory by the number of images."""
+    shape = " x ".join(map(str, growth.SHAPE))
+    titles = {
+        "tensorize": f"`python -m stages.tensorize`, N = {growth.PHOTOGRAPHS:,} photographs,"
+        " with the processes that decode them",
+        "train": f"`python -m stages.train`, N = {growth.IMAGES:,} images of {shape}",
+        "evaluate": "`python -m stages.evaluate` on as many",
+    }
+    return markdown(
+        ("memory, but for the cache of files", "MB at N", "MB at 10 N", "ratio", "to reach"),
+        [
+            (titles[name], f"{few:.0f}", f"{many:.0f}", f"{many / few:.2f}", "< 1.1")
+            for name, (few, many) in growth.measure().items()
+        ],
+    )
+
+
 def main() -> int:
     """Print the tables; 2 if the pipeline has not made its data."""
     missing = [str(folder) for folder in NEEDED if not folder.is_dir()]
@@ -118,7 +176,12 @@ def main() -> int:
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "scikit-learn", "dvc"))
     print(f"{libraries}, Python {platform.python_version()}, {cpu_count()} CPUs\n")
     print(training_table(), end="\n\n", flush=True)
-    print(pipeline_table())
+    print(pipeline_table(), end="\n\n", flush=True)
+    print(pictures_table(), end="\n\n", flush=True)
+    if SAMPLED:
+        print(growth_table())
+    else:
+        print("Memory at N and at 10 N is not measured: this system has no /proc/PID/status.")
     return 0
 
 

@@ -69,13 +69,20 @@ def ours(watch: Watch, changes: dict[str, Any]) -> Measured:
     The test images stand in the place of the validation split, so that it does the tutorial's
     passes; it does others over all training images, for the exact training loss.
     """
+    import torch
+
+    from benchmarks import mnist
+    from stages.images import LabelledImages
     from stages.model import use_threads
-    from stages.readers import read_mnist
     from stages.train import Evaluation, Splits, TrainParams, fit
 
     watch.imported()
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(update=changes)
-    training, test = read_mnist(RAW, "train"), read_mnist(RAW, "t10k")
+    classes = tuple(map(str, range(10)))
+    training, test = (
+        LabelledImages(torch.from_numpy(images), torch.from_numpy(labels), classes)
+        for images, labels in map(mnist.read, ("train", "t10k"))
+    )
     watch.start()
     use_threads(params.batch_size, training.image_shape, training.classes)
     history: list[Evaluation] = []
@@ -126,17 +133,17 @@ def scikit_learn(watch: Watch, estimator: str, **arguments: Any) -> Measured:
     import numpy as np
     from sklearn import linear_model
 
-    from stages.readers import read_mnist
+    from benchmarks import mnist
 
     watch.imported()
-    training, test = read_mnist(RAW, "train"), read_mnist(RAW, "t10k")
+    (images, labels), (test_images, test_labels) = mnist.read("train"), mnist.read("t10k")
     watch.start()
     x, x_test = (
-        split.images.flatten(1).numpy().astype(np.float32) / np.float32(255)
-        for split in (training, test)
+        split.reshape(len(split), -1).astype(np.float32) / np.float32(255)
+        for split in (images, test_images)
     )
-    model = getattr(linear_model, estimator)(**arguments).fit(x, training.labels.numpy())
-    return watch.stop(model.score(x_test, test.labels.numpy()))
+    model = getattr(linear_model, estimator)(**arguments).fit(x, labels)
+    return watch.stop(model.score(x_test, test_labels))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.images import LabelledImages
+from stages.stored_images import write_split
 
 Make = Callable[..., LabelledImages]
 
@@ -38,6 +41,18 @@ def test_bytes_depend_on_the_content_alone(tmp_path: Path, make_images: Make) ->
     one, two = tmp_path / "here" / "one.safetensors", tmp_path / "two.safetensors"
     subprocess.run([sys.executable, "-c", code, str(one), str(two)], check=True)
     assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows files have no holes")
+def test_a_split_may_be_larger_than_the_memory(tmp_path: Path) -> None:
+    shape, path = (3, 2000, 2000), tmp_path / "split.safetensors"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    n = 2 * memory // 12_000_000
+    write_split(path, [], shape, np.zeros(n, np.int64), ("a", "b"), "crop")
+    os.truncate(path, path.stat().st_size + n * 12_000_000)  # a hole: it takes no space on disk
+    split = LabelledImages.load(path)
+    assert split.images.shape == (n, *shape)
+    assert not split.images[-1].any()
 
 
 def test_batches_leave_nothing_out(make_images: Make) -> None:

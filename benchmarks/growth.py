@@ -1,0 +1,94 @@
+"""What memory the commands hold for N images, and for ten times as many."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks import generated, pictures
+from benchmarks.memory import peak_anonymous_megabytes
+from stages.stored_images import Images, write_split
+
+PYTHON = sys.executable
+PHOTOGRAPHS = 4_000  # so many that two processes decode them, as they do ten times as many
+IMAGES = 5_000
+SHAPE = (3, 64, 64)  # C, H, W: 61 MB, and 614 MB for ten times as many
+
+Megabytes = tuple[float, float]  # at N, at 10 N
+
+
+def measure() -> dict[str, Megabytes]:
+    """The peak of anonymous memory of tensorize, train and evaluate."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        return {"tensorize": tensorize(folder), **train_and_evaluate(folder)}
+
+
+def tensorize(folder: Path) -> Megabytes:
+    """Of `stages.tensorize`, the processes that decode for it included."""
+    many, few = folder / "many", folder / "few"
+    print("making pictures", file=sys.stderr)
+    generated.photographs(many, 10 * PHOTOGRAPHS)
+    generated.first_photographs(many, PHOTOGRAPHS, few)
+    print("memory of tensorize", file=sys.stderr)
+    with two_cpus():
+        at_n, at_10_n = (
+            peak_anonymous_megabytes(pictures.tensorize(raw, folder)) for raw in (few, many)
+        )
+    return at_n, at_10_n
+
+
+def train_and_evaluate(folder: Path) -> dict[str, Megabytes]:
+    """Of `stages.train`, which trains on N images, and of `stages.evaluate`, on the same."""
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["train"].update({"iterations": 100, "eval_every": 100})
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    validation, model = folder / "validation.safetensors", folder / "model.safetensors"
+    noise(validation, IMAGES // 10)
+    training, evaluating = [], []
+    for number in (IMAGES, 10 * IMAGES):
+        print(f"memory of train and evaluate, {number} images", file=sys.stderr)
+        split = folder / "split.safetensors"
+        noise(split, number)
+        train = [
+            *(PYTHON, "-m", "stages.train", f"--params={path}", f"--train={split}"),
+            *(f"--validation={validation}", f"--model={model}"),
+            f"--history={folder / 'history.csv'}",
+        ]
+        evaluate = [
+            *(PYTHON, "-m", "stages.evaluate", f"--params={path}", f"--model={model}"),
+            *(f"--test={split}", f"--metrics={folder / 'metrics.json'}"),
+            *(f"--predictions={folder / 'predictions.csv'}", f"--plots={folder / 'plots'}"),
+        ]
+        training.append(peak_anonymous_megabytes(train))
+        evaluating.append(peak_anonymous_megabytes(evaluate))
+    return {"train": (training[0], training[1]), "evaluate": (evaluating[0], evaluating[1])}
+
+
+def noise(path: Path, number: int) -> None:
+    """Write a split of so many random images."""
+    random = np.random.default_rng(0)
+
+    def chunks() -> Iterator[Images]:
+        for start in range(0, number, 1000):
+            yield random.integers(0, 256, (min(1000, number - start), *SHAPE), np.uint8)
+
+    classes = tuple(map(str, range(10)))
+    write_split(path, chunks(), SHAPE, np.arange(number) % len(classes), classes, "crop")
+
+
+@contextmanager
+def two_cpus() -> Iterator[None]:
+    """What is started within may use two CPUs: as many processes decode, however many there are."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:2])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
