@@ -86,4 +86,3 @@ def _check_size(name: str, picture: Decoded, expected: tuple[int, int]) -> None:
             f"{name}: {height} x {width} pixels, but those before it have {h} x {w};"
             " set tensorize.size, to which all are brought"
         )
-

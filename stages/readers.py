@@ -19,7 +19,7 @@ from PIL import Image
 
 from stages.decoding import Pictures
 from stages.folders import pictures_by_class
-from stages.preprocessing import open_picture
+from stages.preprocessing import open_picture, reason
 from stages.stored_images import StoredImages
 
 REMEDY = "`dvc repro -f download` makes it anew"
@@ -207,7 +207,10 @@ class _TorchvisionOpener:
     def dataset(self) -> Any:
         from torchvision import datasets  # takes seconds to import, and is seldom needed
 
-        return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
+        try:
+            return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
+        except RuntimeError as error:
+            raise ValueError(f"{self.raw}: {self.class_name}: {error}; {REMEDY}") from None
 
     @property
     def in_memory(self) -> bool:
@@ -220,5 +223,8 @@ class _TorchvisionOpener:
         return tuple(map(str, getattr(self.dataset, "classes", ())))
 
     def __call__(self, item: int) -> tuple[Image.Image, int]:
-        image, label = self.dataset[item]
+        try:
+            image, label = self.dataset[item]
+        except Exception as error:  # a broken file leads to any
+            raise ValueError(reason(error)) from None
         return image, int(label)
