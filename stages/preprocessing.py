@@ -79,7 +79,7 @@ def reason(error: Exception) -> str:
     """Why a picture cannot be read, in one line, the same on every machine."""
     if isinstance(error, UnidentifiedImageError):
         return "no picture in a format that Pillow knows"
-    text = isinstance(error, OSError) and error.strerror or str(error)
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
