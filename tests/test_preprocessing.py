@@ -19,9 +19,8 @@ from stages.preprocessing import Preprocessing, bombs_refused, open_picture
 
 Pixels = NDArray[np.uint8]
 
-RED, GREEN, BLUE, WHITE, BLACK = (
-    *((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)),
-)
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 COLOURS = np.array([[RED, GREEN, BLUE], [WHITE, BLACK, (200, 100, 50)]], np.uint8)  # (2, 3, RGB)
 GREYS = np.array([[0, 1, 127], [128, 254, 255]], np.uint8)
 GREYS_16 = np.array([[0, 255, 256], [511, 0x8000, 0xFFFF]], np.uint16)
