@@ -1,9 +1,7 @@
 import hashlib
 import io
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from stages.preprocessing import Preprocessing, bombs_refused, open_picture
+from tests.openers import png_of_size
 
 Pixels = NDArray[np.uint8]
 
@@ -327,16 +326,6 @@ def test_a_lossless_picture_gives_the_same_bytes_on_every_machine(
     assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == sha256
 
 
-def png(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    data = chunk(b"IDAT", zlib.compress(bytes(9)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
-
-
 NO_FORMAT = "none of the formats PNG, JPEG, WEBP, GIF, BMP, TIFF, PPM"
 BOMB = "Image size ({} pixels) exceeds limit of {} pixels, could be decompression bomb DOS attack."
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
@@ -344,7 +333,7 @@ BROKEN = {
     "empty": (b"", "an empty file"),
     "text": (b"no picture", NO_FORMAT),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", NO_FORMAT),
-    "no pixels": (png(0, 5), NO_FORMAT),
+    "no pixels": (png_of_size(0, 5), NO_FORMAT),
     "truncated PNG": (encoded(NOISE, "PNG")[:-100], "image file is truncated"),
     "truncated JPEG": (encoded(NOISE, "JPEG")[:-100], "image file is truncated"),
     "truncated GIF": (encoded(NOISE, "GIF")[:-100], "image file is truncated"),
@@ -352,8 +341,8 @@ BROKEN = {
     "truncated BMP": (encoded(NOISE, "BMP")[:-100], "image file is truncated"),
     "truncated TIFF": (encoded(NOISE, "TIFF")[:-200], "image file is truncated"),
     "truncated PPM": (encoded(NOISE, "PPM")[:-100], "image file is truncated"),
-    "bomb": (png(60_000, 60_000), BOMB.format(3_600_000_000, 178_956_970)),
-    "small bomb": (png(10_000, 9_000), BOMB.format(90_000_000, 89_478_485)),
+    "bomb": (png_of_size(60_000, 60_000), BOMB.format(3_600_000_000, 178_956_970)),
+    "small bomb": (png_of_size(10_000, 9_000), BOMB.format(90_000_000, 89_478_485)),
 }
 
 
