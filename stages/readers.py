@@ -67,11 +67,22 @@ def _pictures(raw: Path, _: Any) -> Source:
     train = pictures_by_class(raw / "train")
     test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
     classes = tuple(sorted(set(train) | set(test or ())))
+    for of_class in (train, test or {}):
+        for name, paths in of_class.items():
+            _check_utf_8(name, *paths)
     return Source(
         classes,
         _folder_split(raw, "train", classes, train),
         _folder_split(raw, "test", classes, test) if test is not None else None,
     )
+
+
+def _check_utf_8(*names: str) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name!r}: a name that is not UTF-8; rename the file") from None
 
 
 def _folder_split(
