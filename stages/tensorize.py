@@ -6,6 +6,8 @@ at random. The validation split is held out of what is left to train on. What is
 so that no arithmetic stands between the pictures and their hashes.
 """
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,30 +105,32 @@ def tensorize(
         skipped.append(picture)
 
     source = read_source(raw)
-    scratch = train_path.parent
-    files = collect(source.train, params.preprocessing, scratch, leave_out)
-    test_files = (
-        collect(source.test, params.preprocessing, scratch, leave_out) if source.test else files
+    collected = partial(
+        collect, preprocessing=params.preprocessing, scratch=train_path.parent, leave_out=leave_out
     )
-    classes, files, test_files = name_classes(source, files, test_files)
-    check_shapes(files, test_files)
-    kept, test = Split.of_all(files), Split.of_all(test_files)
-    if not source.test:
-        kept, test = kept.hold_out_of_each_class(params.test, params.seed)
-    check_duplicates(kept, test, params.allow_duplicates)
-    train, validation = kept.hold_out(params.validation_images(len(kept)), params.seed)
-    check_classes(classes, kept, test, train)
+    with (
+        collected(source.train) as files,
+        collected(source.test) if source.test else nullcontext(files) as test_files,
+    ):
+        classes, files, test_files = name_classes(source, files, test_files)
+        check_shapes(files, test_files)
+        kept, test = Split.of_all(files), Split.of_all(test_files)
+        if not source.test:
+            kept, test = kept.hold_out_of_each_class(params.test, params.seed)
+        check_duplicates(kept, test, params.allow_duplicates)
+        train, validation = kept.hold_out(params.validation_images(len(kept)), params.seed)
+        check_classes(classes, kept, test, train)
 
-    train.write(train_path, classes, params.fit)
-    validation.write(validation_path, classes, params.fit)
-    test.write(test_path, classes, params.fit)
-    rows = [(picture.name, picture.reason) for picture in skipped]
-    write_text(skipped_path, csv_text(("picture", "reason"), rows))
-    channels, height, width = files.images.shape
-    print(
-        f"train {len(train)}, validation {len(validation)}, test {len(test)}"
-        f" images of {channels} x {height} x {width}, {len(classes)} classes"
-    )
+        train.write(train_path, classes, params.fit)
+        validation.write(validation_path, classes, params.fit)
+        test.write(test_path, classes, params.fit)
+        rows = [(picture.name, picture.reason) for picture in skipped]
+        write_text(skipped_path, csv_text(("picture", "reason"), rows))
+        channels, height, width = files.images.shape
+        print(
+            f"train {len(train)}, validation {len(validation)}, test {len(test)}"
+            f" images of {channels} x {height} x {width}, {len(classes)} classes"
+        )
     if skipped:
         print(
             f"{len(skipped)} pictures that cannot be read are left out; {skipped_path} lists them"
