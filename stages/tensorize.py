@@ -26,6 +26,12 @@ from stages.tables import csv_text
 from stages.whole_file import write_text
 
 
+def _one_or_three(value: Any) -> Any:
+    if isinstance(value, bool):  # equal to 1
+        raise ValueError("1 or 3")
+    return number(value)
+
+
 def _height_and_width(value: Any) -> Any:
     if value is None:
         return None
@@ -45,7 +51,7 @@ def _count_or_share(value: float) -> float:
 class TensorizeParams(Params):
     """Section `tensorize` of params.yaml."""
 
-    channels: Annotated[Literal[1, 3], BeforeValidator(number)] = Field(
+    channels: Annotated[Literal[1, 3], BeforeValidator(_one_or_three)] = Field(
         description="1 for grey, 3 for colour"
     )
     size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
@@ -109,10 +115,10 @@ def tensorize(
         collect, preprocessing=params.preprocessing, scratch=train_path.parent, leave_out=leave_out
     )
     with (
-        collected(source.train) as files,
-        collected(source.test) if source.test else nullcontext(files) as test_files,
+        collected(source.train) as of_train,
+        collected(source.test) if source.test else nullcontext(of_train) as of_test,
     ):
-        classes, files, test_files = name_classes(source, files, test_files)
+        classes, files, test_files = name_classes(source, of_train, of_test)
         check_shapes(files, test_files)
         kept, test = Split.of_all(files), Split.of_all(test_files)
         if not source.test:

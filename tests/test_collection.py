@@ -54,7 +54,7 @@ def test_what_is_left_out_may_be_an_error(tmp_path: Path) -> None:
 
 
 def test_the_scratch_file_has_no_name(tmp_path: Path) -> None:
-    with collect(source_split(5), GREY, tmp_path, refuse) as collected:
+    with collect(source_split(5), GREY, tmp_path, refuse):
         assert not list(tmp_path.iterdir())
 
 
