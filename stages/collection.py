@@ -1,10 +1,12 @@
 """The pictures of a source split -> images of one shape in a file, as bounded memory allows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 from tqdm import tqdm
@@ -29,29 +31,41 @@ class Collected:
         return pictures.name_of(pictures.items[self.items[index]])
 
 
+@contextmanager
 def collect(
     split: SourceSplit,
     preprocessing: Preprocessing,
     scratch: Path,
     leave_out: Callable[[Unreadable], None],
-) -> Collected:
-    """Decode a source split into a file in the folder `scratch`, where it has no name.
+) -> Iterator[Collected]:
+    """Decode a source split into a nameless file in the folder `scratch`, until the block ends.
 
     Images that lie in a file already, and need not change, are not copied. `leave_out` gets each
     picture that cannot be read, and may raise. Raises ValueError if the pictures differ in size
     while none is set, or if none is left.
     """
-    pictures, stored = split.pictures, split.stored
+    stored = split.stored
+    with ExitStack() as files:
+        if stored:
+            files.enter_context(stored.file)
+            if stored.shape == (preprocessing.channels, *(preprocessing.size or stored.shape[1:])):
+                yield Collected(split, stored, np.arange(len(stored)))
+                return
+        scratch.mkdir(parents=True, exist_ok=True)
+        file = files.enter_context(TemporaryFile(dir=scratch))
+        yield _decoded(split, preprocessing, file, leave_out)
+
+
+def _decoded(
+    split: SourceSplit,
+    preprocessing: Preprocessing,
+    file: IO[bytes],
+    leave_out: Callable[[Unreadable], None],
+) -> Collected:
+    pictures, height_width = split.pictures, preprocessing.size
     count = len(pictures.items)
-    height_width = preprocessing.size
-    if stored and stored.shape == (
-        preprocessing.channels,
-        *(height_width or stored.shape[1:]),
-    ):
-        return Collected(split, stored, np.arange(count))
-    scratch.mkdir(parents=True, exist_ok=True)
-    file = TemporaryFile(dir=scratch)  # noqa: SIM115  # closed when no split needs it any more
-    labels, items, position = [], [], 0
+    labels, items = np.empty(count, np.int64), np.empty(count, np.int64)
+    position = images = 0
     started = time.perf_counter()
     with tqdm(desc=split.name, total=count, unit="picture", disable=None, leave=False) as bar:
         for outcomes in decode(pictures, preprocessing):
@@ -62,21 +76,16 @@ def collect(
                     height_width = height_width or outcome.size
                     _check_size(pictures.name_of(pictures.items[position]), outcome, height_width)
                     file.write(outcome.pixels)
-                    labels.append(outcome.label)
-                    items.append(position)
+                    labels[images], items[images] = outcome.label, position
+                    images += 1
                 position += 1
             bar.update(len(outcomes))
-    if not labels or not height_width:
+    if not height_width or not images:
         raise ValueError(f"{split.name}: no picture that can be read; expected at least one")
     seconds = time.perf_counter() - started
     print(f"{split.name}: {count} pictures, {count / seconds:.0f} a second")
-    return Collected(
-        split,
-        StoredImages(
-            file, 0, (preprocessing.channels, *height_width), np.array(labels, dtype=np.int64)
-        ),
-        np.array(items, dtype=np.int64),
-    )
+    stored = StoredImages(file, 0, (preprocessing.channels, *height_width), labels[:images])
+    return Collected(split, stored, items[:images])
 
 
 def _check_size(name: str, picture: Decoded, expected: tuple[int, int]) -> None:

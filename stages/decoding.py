@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from threading import Thread
@@ -84,23 +85,29 @@ def _shared(
 ) -> Iterator[list[Outcome]]:
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (decoder,))
     pending: deque[Future[list[Outcome]]] = deque()
     try:
         for chunk in chunks:
-            pending.append(pool.submit(_run, chunk))
+            with _interrupts_delayed():
+                pending.append(pool.submit(_run, chunk))
             if len(pending) > 2 * processes:
-                yield pending.popleft().result()
+                yield pending[0].result()
+                pending.popleft()
         while pending:
-            yield pending.popleft().result()
+            yield pending[0].result()
+            pending.popleft()
     except BrokenProcessPool:
         raise OSError(
             "a process that decodes pictures was killed: too little memory? fewer run at a time"
             " under `taskset --cpu-list 0`"
         ) from None
     finally:
+        if pending:  # and nobody asks for it any more
+            for process in active_children():
+                process.terminate()
         pool.shutdown(cancel_futures=True)
 
 
@@ -139,11 +146,20 @@ def _pictures_a_chunk(preprocessing: Preprocessing) -> int:
     return max(1, min(CHUNK, CHUNK_BYTES // (preprocessing.channels * height * width)))
 
 
+@contextmanager
+def _interrupts_delayed() -> Iterator[None]:
+    """Ctrl-C has its effect when the block ends, and none on processes that are started in it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start(decoder: Decoder) -> None:
-    """Make a process ready for `_run`: Ctrl-C is its parent's to handle, whose end ends it."""
+    """Make a process ready for `_run`; the end of its parent ends it."""
     global _decoder  # noqa: PLW0603  # sent once to each process, not with each chunk
     _decoder = decoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -7,7 +7,7 @@ D = C * H * W pixels, K classes.
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -63,8 +63,10 @@ class LabelledImages:
 
     def subset(self, indices: Tensor) -> "LabelledImages":
         """The examples at `indices`, (M,) int64, in that order."""
-        return LabelledImages(
-            self.images.index_select(0, indices), self.labels.index_select(0, indices), self.classes
+        return replace(
+            self,
+            images=self.images.index_select(0, indices),
+            labels=self.labels.index_select(0, indices),
         )
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

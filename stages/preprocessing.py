@@ -17,6 +17,15 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from stages.stored_images import Fit
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others can start programs (EPS)
+UPRIGHT = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 EDGE = 10_000  # pixels; the longest edge that `size` may ask for
 
 
@@ -57,17 +66,21 @@ def open_picture(path: Path | str) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             image.load()
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
-        reason = "an empty file" if empty else f"none of the formats {', '.join(FORMATS)}"
-        raise ValueError(reason) from None
-    except OSError as error:
-        raise ValueError(error.strerror or str(error)) from None
+        found = "an empty file" if empty else f"none of the formats {', '.join(FORMATS)}"
+        raise ValueError(found) from None
     except Exception as error:  # broken bytes lead Pillow's parsers to any
-        raise ValueError(str(error) or type(error).__name__) from None
-    return image
+        raise ValueError(reason(error)) from None
+    return _upright(image)
+
+
+def reason(error: Exception) -> str:
+    """Why a picture cannot be read, in one line, the same on every machine."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no picture in a format that Pillow knows"
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 @contextmanager
@@ -79,12 +92,21 @@ def bombs_refused() -> Iterator[None]:
         yield
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF says nothing of the pixels, which are whole
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     """L or RGB, from any mode."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError("pixels beyond 16 bits, whose white is unknown")
+        values = np.where(values == image.info.get("transparency"), 0xFFFF, values)
         return Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose white is unknown")

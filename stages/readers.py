@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from stages.decoding import Pictures
 from stages.folders import pictures_by_class
-from stages.preprocessing import open_picture
+from stages.preprocessing import open_picture, reason
 from stages.stored_images import StoredImages
 
 REMEDY = "`dvc repro -f download` makes it anew"
@@ -77,21 +76,20 @@ def _pictures(raw: Path, _: Any) -> Source:
 def _folder_split(
     raw: Path, name: str, classes: Sequence[str], paths: dict[str, list[str]]
 ) -> SourceSplit:
-    items = [
-        (f"{name}/{path}", label) for label, of in enumerate(classes) for path in paths.get(of, ())
-    ]
-    return SourceSplit(name, Pictures(items, _FolderOpener(raw), itemgetter(0)))
+    items = [path for of in classes for path in paths.get(of, ())]
+    opener = _FolderOpener(f"{raw}/{name}", {of: label for label, of in enumerate(classes)})
+    return SourceSplit(name, Pictures(items, opener, f"{name}/{{}}".format))
 
 
 @dataclass(frozen=True)
 class _FolderOpener:
-    """Opens (path below `raw`, label)."""
+    """Opens the path CLASS/... in `folder`."""
 
-    raw: Path
+    folder: str
+    labels: dict[str, int]
 
-    def __call__(self, item: tuple[str, int]) -> tuple[Image.Image, int]:
-        path, label = item
-        return open_picture(f"{self.raw}/{path}"), label
+    def __call__(self, item: str) -> tuple[Image.Image, int]:
+        return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
 
 
 def _idx(raw: Path, about: Any) -> Source:
@@ -207,7 +205,10 @@ class _TorchvisionOpener:
     def dataset(self) -> Any:
         from torchvision import datasets  # takes seconds to import, and is seldom needed
 
-        return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
+        try:
+            return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
+        except RuntimeError as error:
+            raise ValueError(f"{self.raw}: {self.class_name}: {error}; {REMEDY}") from None
 
     @property
     def in_memory(self) -> bool:
@@ -220,5 +221,8 @@ class _TorchvisionOpener:
         return tuple(map(str, getattr(self.dataset, "classes", ())))
 
     def __call__(self, item: int) -> tuple[Image.Image, int]:
-        image, label = self.dataset[item]
+        try:
+            image, label = self.dataset[item]
+        except Exception as error:  # a broken file leads to any
+            raise ValueError(reason(error)) from None
         return image, int(label)

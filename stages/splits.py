@@ -89,13 +89,13 @@ def name_classes(
     """The classes, and what was collected with labels in [0, K).
 
     torchvision's lists of names can be missing, or hold names that no image has (EMNIST's letters):
-    there, the classes are those that occur, named by their number if they have no name.
+    there, the classes are those that occur, named by their number if names are missing or repeated.
     """
     if source.classes is not None:
         return source.classes, train, test
     labels = np.union1d(train.images.labels, test.images.labels)
-    names = source.names
-    classes = tuple(names[i] if i < len(names) else str(i) for i in labels.tolist())
+    names = dict(enumerate(source.names if len(set(source.names)) == len(source.names) else ()))
+    classes = tuple(names.get(i, str(i)) for i in labels.tolist())
 
     def relabelled(collected: Collected) -> Collected:
         images = collected.images

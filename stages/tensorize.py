@@ -6,6 +6,8 @@ at random. The validation split is held out of what is left to train on. What is
 so that no arithmetic stands between the pictures and their hashes.
 """
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,12 @@ from stages.splits import Split, check_classes, check_duplicates, check_shapes, 
 from stages.stored_images import Fit
 from stages.tables import csv_text
 from stages.whole_file import write_text
+
+
+def _one_or_three(value: Any) -> Any:
+    if isinstance(value, bool):  # equal to 1
+        raise ValueError("1 or 3")
+    return number(value)
 
 
 def _height_and_width(value: Any) -> Any:
@@ -43,7 +51,7 @@ def _count_or_share(value: float) -> float:
 class TensorizeParams(Params):
     """Section `tensorize` of params.yaml."""
 
-    channels: Annotated[Literal[1, 3], BeforeValidator(number)] = Field(
+    channels: Annotated[Literal[1, 3], BeforeValidator(_one_or_three)] = Field(
         description="1 for grey, 3 for colour"
     )
     size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
@@ -103,30 +111,32 @@ def tensorize(
         skipped.append(picture)
 
     source = read_source(raw)
-    scratch = train_path.parent
-    files = collect(source.train, params.preprocessing, scratch, leave_out)
-    test_files = (
-        collect(source.test, params.preprocessing, scratch, leave_out) if source.test else files
+    collected = partial(
+        collect, preprocessing=params.preprocessing, scratch=train_path.parent, leave_out=leave_out
     )
-    classes, files, test_files = name_classes(source, files, test_files)
-    check_shapes(files, test_files)
-    kept, test = Split.of_all(files), Split.of_all(test_files)
-    if not source.test:
-        kept, test = kept.hold_out_of_each_class(params.test, params.seed)
-    check_duplicates(kept, test, params.allow_duplicates)
-    train, validation = kept.hold_out(params.validation_images(len(kept)), params.seed)
-    check_classes(classes, kept, test, train)
+    with (
+        collected(source.train) as of_train,
+        collected(source.test) if source.test else nullcontext(of_train) as of_test,
+    ):
+        classes, files, test_files = name_classes(source, of_train, of_test)
+        check_shapes(files, test_files)
+        kept, test = Split.of_all(files), Split.of_all(test_files)
+        if not source.test:
+            kept, test = kept.hold_out_of_each_class(params.test, params.seed)
+        check_duplicates(kept, test, params.allow_duplicates)
+        train, validation = kept.hold_out(params.validation_images(len(kept)), params.seed)
+        check_classes(classes, kept, test, train)
 
-    train.write(train_path, classes, params.fit)
-    validation.write(validation_path, classes, params.fit)
-    test.write(test_path, classes, params.fit)
-    rows = [(picture.name, picture.reason) for picture in skipped]
-    write_text(skipped_path, csv_text(("picture", "reason"), rows))
-    channels, height, width = files.images.shape
-    print(
-        f"train {len(train)}, validation {len(validation)}, test {len(test)}"
-        f" images of {channels} x {height} x {width}, {len(classes)} classes"
-    )
+        train.write(train_path, classes, params.fit)
+        validation.write(validation_path, classes, params.fit)
+        test.write(test_path, classes, params.fit)
+        rows = [(picture.name, picture.reason) for picture in skipped]
+        write_text(skipped_path, csv_text(("picture", "reason"), rows))
+        channels, height, width = files.images.shape
+        print(
+            f"train {len(train)}, validation {len(validation)}, test {len(test)}"
+            f" images of {channels} x {height} x {width}, {len(classes)} classes"
+        )
     if skipped:
         print(
             f"{len(skipped)} pictures that cannot be read are left out; {skipped_path} lists them"

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,10 +28,14 @@ def test_save_and_load_are_inverse(
     saved = LabelledImages(images, labels, ("naïve", "二", 'a "b", c'))
     path = tmp_path_factory.mktemp("images") / "split.safetensors"
     saved.save(path)
+    about = json.dumps({"classes": saved.classes, "fit": saved.fit}, ensure_ascii=False)
+    assert path.read_bytes() == safetensors.torch.save(
+        {"images": images, "labels": labels}, {"split": about}
+    )
     loaded = LabelledImages.load(path)
     assert torch.equal(loaded.images, saved.images)
     assert torch.equal(loaded.labels, saved.labels)
-    assert loaded.classes == saved.classes
+    assert (loaded.classes, loaded.fit) == (saved.classes, saved.fit)
 
 
 def test_bytes_depend_on_the_content_alone(tmp_path: Path, make_images: Make) -> None:
@@ -53,6 +59,12 @@ def test_a_split_may_be_larger_than_the_memory(tmp_path: Path) -> None:
     split = LabelledImages.load(path)
     assert split.images.shape == (n, *shape)
     assert not split.images[-1].any()
+
+
+def test_how_pictures_fit_is_kept(tmp_path: Path) -> None:
+    saved = LabelledImages(IMAGES, LABELS, ("a", "b"), "pad")
+    saved.subset(torch.tensor([1])).save(tmp_path / "split")
+    assert LabelledImages.load(tmp_path / "split").fit == "pad"
 
 
 def test_batches_leave_nothing_out(make_images: Make) -> None:
@@ -93,7 +105,14 @@ def test_load_names_a_file_that_is_missing_or_broken(tmp_path: Path, make_images
         LabelledImages.load(path)
     make_images().save(path)
     whole = path.read_bytes()
-    for broken in (b"", whole[:-1], whole[:40], b"\0" * 100, whole.replace(b"classes", b"klasses")):
+    for broken in (
+        b"",
+        whole[:-1],
+        whole[:40],
+        b"\0" * 100,
+        whole.replace(b"classes", b"klasses"),
+        whole.replace(b"fit", b"fat"),
+    ):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="split.safetensors: not labelled images") as caught:
             LabelledImages.load(path)

@@ -1,15 +1,22 @@
+import bz2
+import json
+import os
+import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+from torchvision import datasets
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
-from stages.readers import read_idx, read_mnist
+from stages.preprocessing import Preprocessing
+from stages.readers import Source, SourceSplit, read_idx, read_source
 from stages.wheels import idx_bytes
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -23,9 +30,7 @@ def test_reading_is_the_inverse_of_writing(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
     path.write_bytes(idx_bytes(array))
-    tensor = read_idx(path, array.ndim)
-    assert tensor.dtype == torch.uint8
-    np.testing.assert_array_equal(tensor.numpy(), array, strict=True)
+    np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), array, strict=True)
 
 
 # What torchvision reads has one to three dimensions and at least one value.
@@ -33,7 +38,8 @@ def test_reading_is_the_inverse_of_writing(
 def test_torchvision_reads_the_same(tmp_path_factory: pytest.TempPathFactory, array: Bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
     path.write_bytes(idx_bytes(array))
-    assert torch.equal(read_idx(path, array.ndim), read_sn3_pascalvincent_tensor(str(path)))
+    expected = read_sn3_pascalvincent_tensor(str(path)).numpy()
+    np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), expected, strict=True)
 
 
 def test_sizes_stand_high_byte_first_and_the_last_dimension_is_the_fastest(tmp_path: Path) -> None:
@@ -71,39 +77,230 @@ def test_what_is_no_such_file_is_told(tmp_path: Path, content: bytes, problem: s
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"\bIDX\b|header") as error:
         read_idx(path, 2)
-    assert str(error.value) == f"{path}: {problem}; `dvc repro` restores it"
+    assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` makes it anew"
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
-    assert str(error.value) == (f"{tmp_path / 'file'}: no such file; `dvc repro` restores it")
+    assert str(error.value) == (
+        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` makes it anew"
+    )
 
 
-def write_mnist(raw: Path, split: str, images: Bytes, labels: Bytes) -> None:
+def describe(raw: Path, **about: Any) -> None:
+    raw.mkdir(parents=True, exist_ok=True)
+    (raw / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def write_idx(raw: Path, split: str, images: Bytes, labels: Bytes) -> None:
     (raw / f"{split}-images-idx3-ubyte").write_bytes(idx_bytes(images))
     (raw / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
 
 
-@pytest.mark.parametrize("split", ["train", "t10k"])
-def test_mnist_is_images_with_their_labels(tmp_path: Path, split: str) -> None:
-    images = np.arange(3 * 28 * 28).reshape(3, 28, 28).astype(np.uint8)
-    write_mnist(tmp_path, split, images, np.array([9, 0, 3], np.uint8))
-    mnist = read_mnist(tmp_path, split)
-    assert mnist.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-    assert mnist.labels.tolist() == [9, 0, 3]
-    assert mnist.images.shape == (3, 1, 28, 28)
-    np.testing.assert_array_equal(mnist.images[:, 0].numpy(), images)
+IMAGES = np.arange(3 * 5 * 4).reshape(3, 5, 4).astype(np.uint8)
 
 
-def test_mnist_with_unequal_counts_is_refused(tmp_path: Path) -> None:
-    write_mnist(tmp_path, "train", np.zeros((3, 28, 28), np.uint8), np.zeros(2, np.uint8))
-    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
+@pytest.fixture
+def idx(tmp_path: Path) -> Path:
+    """A folder as `download` leaves it, of three classes, with three images in either split."""
+    describe(tmp_path, format="idx", classes=["zero", "one", "two"])
+    write_idx(tmp_path, "train", IMAGES, np.array([2, 0, 1], np.uint8))
+    write_idx(tmp_path, "t10k", IMAGES[:2] + 100, np.array([1, 1], np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def idx_source(idx: Path) -> Iterator[Source]:
+    """What is read of it; its files stay open as long as a stage runs."""
+    source = read_source(idx)
+    yield source
+    for split in (source.train, source.test):
+        assert split
+        assert split.stored
+        split.stored.file.close()
+
+
+def split_of(source: Source, name: str) -> SourceSplit:
+    split = source.train if name == "train" else source.test
+    assert split is not None
+    return split
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "labels"),
+    [("train", IMAGES, [2, 0, 1]), ("test", IMAGES[:2] + 100, [1, 1])],
+)
+def test_idx_files_are_images_with_their_labels(
+    idx_source: Source, name: str, images: Bytes, labels: list[int]
+) -> None:
+    source = idx_source
+    assert source.classes == ("zero", "one", "two")
+    split = split_of(source, name)
+    assert split.stored is not None
+    assert split.stored.shape == (1, 5, 4)
+    assert split.stored.labels.tolist() == labels
+    np.testing.assert_array_equal(np.concatenate(list(split.stored.chunks()))[:, 0], images)
+    pictures = split.pictures
+    for copy in (pictures.open_item, pickle.loads(pickle.dumps(pictures.open_item))):  # noqa: S301  # our own
+        opened = [copy(item) for item in pictures.items]
+        assert [label for _, label in opened] == labels
+        np.testing.assert_array_equal([np.asarray(image) for image, _ in opened], images)
+
+
+def test_an_idx_image_is_named(idx_source: Source) -> None:
+    pictures = split_of(idx_source, "test").pictures
+    assert pictures.name_of(pictures.items[1]) == "t10k-images-idx3-ubyte, image 1"
+
+
+def test_idx_files_that_do_not_belong_together_are_refused(idx: Path) -> None:
+    images, labels = idx / "train-images-idx3-ubyte", idx / "train-labels-idx1-ubyte"
+    write_idx(idx, "train", IMAGES, np.zeros(2, np.uint8))
     with pytest.raises(ValueError, match=f"^{re.escape(f'{labels}: 2 labels for the 3 images')}"):
-        read_mnist(tmp_path, "train")
+        read_source(idx)
+    write_idx(idx, "train", IMAGES, np.array([0, 3, 1], np.uint8))
+    with pytest.raises(ValueError, match=re.escape(f"{labels}: label 3, but there are 3 classes")):
+        read_source(idx)
     labels.unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(labels))):
-        read_mnist(tmp_path, "train")
+        read_source(idx)
     images.unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(images))):
-        read_mnist(tmp_path, "train")
+        read_source(idx)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"]
+)
+def test_a_folder_of_no_known_format_is_told(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "dataset.json"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file; `dvc repro -f")):
+        read_source(tmp_path)
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: does not name a known format"):
+        read_source(tmp_path)
+
+
+def picture(path: Path, value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (2, 2), value).save(path, "PNG")
+
+
+def test_a_folder_of_pictures_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+    describe(tmp_path, format="pictures")
+    names = ["b/2.png", "b/10.png", "a b/x.png", "猫/一.png", "a b/deeper/y.png"]
+    for value, name in enumerate(names):
+        picture(tmp_path / "train" / name, value)
+    source = read_source(tmp_path)
+    assert source.test is None
+    assert source.classes == ("a b", "b", "猫")
+    assert source.train.stored is None
+    pictures = source.train.pictures
+    assert [pictures.name_of(item) for item in pictures.items] == [
+        *("train/a b/deeper/y.png", "train/a b/x.png", "train/b/10.png", "train/b/2.png"),
+        "train/猫/一.png",
+    ]
+    opened = [pictures.open_item(item) for item in pictures.items]
+    assert [label for _, label in opened] == [0, 0, 1, 1, 2]
+    assert [image.getpixel((0, 0)) for image, _ in opened] == [4, 2, 1, 0, 3]
+
+
+def test_a_label_is_the_same_class_in_both_splits(tmp_path: Path) -> None:
+    describe(tmp_path, format="pictures")
+    for name in ("train/a/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png"):
+        picture(tmp_path / name)
+    source = read_source(tmp_path)
+    assert source.classes == ("a", "b", "c")
+    assert [item[1] for item in source.train.pictures.items] == [0, 2]
+    assert [item[1] for item in split_of(source, "test").pictures.items] == [1, 2]
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    describe(tmp_path, format="pictures")
+    for name in (b"train/a/\xff.png", b"train/\xe9t\xe9/1.png"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        picture(path)
+        with pytest.raises(ValueError, match=r"\\udc.*: a name that is not UTF-8; rename") as error:
+            read_source(tmp_path)
+        str(error.value).encode()
+        path.unlink()
+
+
+def test_a_class_of_torchvision_that_holds_arrays_is_read(tmp_path: Path) -> None:
+    describe(
+        tmp_path,
+        **{"format": "torchvision", "class": "USPS", "train": {"train": True}},
+        test={"train": False},
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 256))
+    lines = [
+        f"{label} " + " ".join(f"{i + 1}:{value / 127.5 - 1:.6f}" for i, value in enumerate(row))
+        for label, row in zip((3, 1, 10), pixels, strict=True)
+    ]
+    for name, of_split in (("usps.bz2", lines[:2]), ("usps.t.bz2", lines[2:])):
+        (tmp_path / name).write_bytes(bz2.compress("\n".join(of_split).encode()))
+    source = read_source(tmp_path)
+    assert (source.classes, source.names) == (None, ())
+    for split, expected in (("train", [2, 0]), ("test", [9])):
+        pictures = split_of(source, split).pictures
+        assert pictures.processes == 1
+        assert pictures.name_of(pictures.items[-1]) == f"USPS, {split} image {len(expected) - 1}"
+        reference = datasets.USPS(tmp_path, train=split == "train")
+        for item, label in zip(pictures.items, expected, strict=True):
+            image, found = pictures.open_item(item)
+            assert found == label
+            assert image.tobytes() == reference[item][0].tobytes()
+
+
+@pytest.fixture
+def of_torchvision(tmp_path: Path) -> Path:
+    """A folder whose pictures torchvision's class opens one by one."""
+    describe(
+        tmp_path,
+        **{"format": "torchvision", "class": "RenderedSST2", "train": {"split": "train"}},
+        test={"split": "test"},
+    )
+    for split in ("train", "test"):
+        for value, name in enumerate(("negative/1.png", "positive/1.png", "positive/2.png")):
+            picture(tmp_path / "rendered-sst2" / split / name, value)
+    return tmp_path
+
+
+def test_a_class_of_torchvision_that_opens_files_is_read(of_torchvision: Path) -> None:
+    source = read_source(of_torchvision)
+    assert (source.classes, source.names) == (None, ("negative", "positive"))
+    pictures = split_of(source, "test").pictures
+    assert pictures.processes is None
+    image, label = pictures.open_item(pictures.items[2])
+    assert (image.mode, label, image.getpixel((0, 0))) == ("RGB", 1, (2, 2, 2))
+    sent = pickle.dumps(pictures.open_item)
+    assert len(sent) < 1000  # how to open, not what was opened
+    image, label = pickle.loads(sent)(2)  # noqa: S301  # our own
+    assert (Preprocessing(1, None, "crop")(image).getpixel((0, 0)), label) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no picture", "no picture in a format that Pillow knows"),
+        (b"", "no picture in a format that Pillow knows"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_broken_picture_of_torchvision_is_told(
+    of_torchvision: Path, content: bytes | None, reason: str
+) -> None:
+    pictures = read_source(of_torchvision).train.pictures
+    path = of_torchvision / "rendered-sst2" / "train" / "positive" / "1.png"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        pictures.open_item(1)
+
+
+def test_files_that_torchvision_misses_are_told(of_torchvision: Path) -> None:
+    (of_torchvision / "rendered-sst2").rename(of_torchvision / "elsewhere")
+    message = f"{of_torchvision}: RenderedSST2: Dataset not found"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.*dvc repro -f download"):
+        read_source(of_torchvision)

@@ -25,7 +25,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """params and rules: keys of params.yaml.  code: paths.  data: MD5 of what the stages made, and of folders."""
+    """params and rules: keys of params.yaml.  code: paths.
+
+    data: MD5 of what the stages made, and of the folders that they read.
+    """
 
     params: list[Change]
     rules: list[Change]

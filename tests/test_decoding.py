@@ -1,0 +1,178 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages import decoding
+from stages.decoding import Decoded, Outcome, Pictures, Unreadable, decode
+from stages.preprocessing import Preprocessing
+from tests.openers import OpenFile, defect, killed, of_number, png_of_size
+
+ROOT = Path(__file__).resolve().parent.parent
+
+GREY = Preprocessing(1, (2, 3), "crop")
+
+
+def outcomes(pictures: Pictures, preprocessing: Preprocessing = GREY) -> list[Outcome]:
+    return [outcome for chunk in decode(pictures, preprocessing) for outcome in chunk]
+
+
+def expected(items: Sequence[int]) -> list[Outcome]:
+    return [
+        Unreadable(f"picture {i}", f"{i} is no picture")
+        if i % 10 == 9
+        else Decoded(bytes([i] * 6), (2, 3), i + 1000)
+        for i in items
+    ]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_what_comes_out_is_in_order_for_any_number_of_processes(processes: int) -> None:
+    items = range(250)
+    found = outcomes(Pictures(items, of_number, "picture {}".format, processes))
+    assert found == expected(items)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_picture_is_nothing_to_do(processes: int) -> None:
+    assert outcomes(Pictures([], of_number, str, processes)) == []
+
+
+def test_pixels_are_channel_by_channel() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    pictures = Pictures([0], lambda _: (Image.fromarray(noise), 0), str)
+    (found,) = outcomes(pictures, Preprocessing(3, None, "crop"))
+    assert isinstance(found, Decoded)
+    assert found.size == (2, 3)
+    pixels = np.frombuffer(found.pixels, np.uint8).reshape(3, 2, 3)
+    np.testing.assert_array_equal(pixels, noise.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_broken_files_are_told_the_same_by_any_process(tmp_path: Path, processes: int) -> None:
+    Image.new("L", (3, 2), 90).save(tmp_path / "good.png")
+    (tmp_path / "bomb.png").write_bytes(png_of_size(10_000, 9_000))
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    Image.fromarray(np.ones((2, 3), np.float32)).save(tmp_path / "floats.tif")
+    names = ["bomb.png", "good.png", "empty.png", "folder.png", "missing.png", "floats.tif"]
+    assert outcomes(Pictures(names, OpenFile(tmp_path), str.upper, processes)) == [
+        Unreadable(
+            "BOMB.PNG",
+            "Image size (90000000 pixels) exceeds limit of 89478485 pixels, could be decompression"
+            " bomb DOS attack.",
+        ),
+        Decoded(bytes([90] * 6), (2, 3), 0),
+        Unreadable("EMPTY.PNG", "an empty file"),
+        Unreadable("FOLDER.PNG", "Is a directory"),
+        Unreadable("MISSING.PNG", "No such file or directory"),
+        Unreadable("FLOATS.TIF", "floating-point pixels, whose white is unknown"),
+    ]
+
+
+def test_a_killed_process_is_told_in_a_line() -> None:
+    with pytest.raises(OSError, match="a process that decodes pictures was killed") as error:
+        outcomes(Pictures(range(1000), killed, str, 2))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_defect_is_none_of_the_pictures(processes: int) -> None:
+    with pytest.raises(RuntimeError, match="a defect at 0"):
+        outcomes(Pictures(range(10), defect, str, processes))
+
+
+def test_chunks_of_large_pictures_are_small() -> None:
+    assert [len(chunk) for chunk in decode(Pictures(range(70), of_number, str), GREY)] == [64, 6]
+    large = Preprocessing(1, (2000, 2000), "crop")
+    assert len(next(decode(Pictures(range(70), of_number, str), large))) == 2
+    largest = Preprocessing(3, (10_000, 10_000), "crop")
+    assert decoding._pictures_a_chunk(largest) == 1
+
+
+def test_few_pictures_are_not_worth_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(decoding, "ProcessPoolExecutor", start)
+    monkeypatch.setattr(decoding, "cpus", lambda: 8)
+    assert len(outcomes(Pictures(range(2000), lambda i: of_number(i % 9), str))) == 2000
+    with pytest.raises(AssertionError):
+        outcomes(Pictures(range(2001), of_number, str))
+
+
+SLOW = """
+    import os, sys, time
+    from pathlib import Path
+    from PIL import Image
+    from stages.decoding import Pictures, decode
+    from stages.preprocessing import Preprocessing
+
+    def slow(item):
+        Path(sys.argv[1] if len(sys.argv) > 1 else "", str(os.getpid())).touch()
+        time.sleep(0.2)
+        return Image.new("L", (1, 1)), 0
+
+    if __name__ == "__main__":
+        pictures = Pictures(range(10_000), slow, str, 2)
+        try:
+            for chunk in decode(pictures, Preprocessing(1, None, "crop")):
+                pass
+        except KeyboardInterrupt:
+            print("interrupted")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the children are looked up in /proc")
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (signal.SIGINT, "while they start"),
+        (signal.SIGINT, "while they decode"),
+        (signal.SIGKILL, "while they decode"),
+    ],
+)
+def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals, when: str) -> None:
+    (tmp_path / "program.py").write_text(textwrap.dedent(SLOW))
+    (tmp_path / "pids").mkdir()
+    program = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", tmp_path / "pids"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    if when == "while they decode":
+        wait_until(lambda: len(list((tmp_path / "pids").iterdir())) == 2)
+    else:
+        wait_until(lambda: len(children(program.pid)) == 3)  # and the tracker of their semaphores
+    workers = children(program.pid)
+    if number == signal.SIGINT:  # as a terminal does: to all of them
+        os.killpg(program.pid, number)
+    else:
+        program.kill()
+    out, err = program.communicate(timeout=20)
+    assert out == ("interrupted\n" if number == signal.SIGINT else "")
+    assert "Traceback" not in err
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task/{pid}/children")
+    return list(map(int, tasks.read_text().split())) if tasks.exists() else []
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
