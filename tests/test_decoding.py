@@ -155,14 +155,14 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
     wait_until(lambda: len(list((tmp_path / "pids").glob(f"*{when}"))) == 2)
     workers = children(program.pid)
     if number == signal.SIGINT:  # as a terminal does: to all of them
-        os.killpg(program.pid, number)
-    else:
-        program.kill()
+        for pid in workers:
+            os.kill(pid, number)
+        time.sleep(0.1)
+    program.send_signal(number)
     out, err = program.communicate(timeout=9)  # less than a chunk takes
     assert out == ("interrupted\n" if number == signal.SIGINT else "")
     assert "Traceback" not in err
