@@ -116,12 +116,18 @@ SLOW = """
     from stages.decoding import Pictures, decode
     from stages.preprocessing import Preprocessing
 
+    def tell(what):
+        Path(sys.argv[1], f"{os.getpid()} {what}").touch()
+
     def slow(item):
-        Path(sys.argv[1] if len(sys.argv) > 1 else "", str(os.getpid())).touch()
+        tell("while they decode")
         time.sleep(0.2)
         return Image.new("L", (1, 1)), 0
 
-    if __name__ == "__main__":
+    if __name__ != "__main__":
+        tell("while they start")
+        time.sleep(0.3)
+    else:
         pictures = Pictures(range(10_000), slow, str, 2)
         try:
             for chunk in decode(pictures, Preprocessing(1, None, "crop")):
@@ -149,18 +155,15 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
-    if when == "while they decode":
-        wait_until(lambda: len(list((tmp_path / "pids").iterdir())) == 2)
-    else:
-        wait_until(lambda: len(children(program.pid)) == 3)  # and the tracker of their semaphores
+    wait_until(lambda: len(list((tmp_path / "pids").glob(f"*{when}"))) == 2)
     workers = children(program.pid)
     if number == signal.SIGINT:  # as a terminal does: to all of them
-        os.killpg(program.pid, number)
-    else:
-        program.kill()
-    out, err = program.communicate(timeout=20)
+        for pid in workers:
+            os.kill(pid, number)
+        time.sleep(0.1)
+    program.send_signal(number)
+    out, err = program.communicate(timeout=9)  # less than a chunk takes
     assert out == ("interrupted\n" if number == signal.SIGINT else "")
     assert "Traceback" not in err
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

@@ -194,7 +194,7 @@ def test_training_images_among_the_test_images_are_counted_and_named(
 
 def test_so_they_are_if_both_splits_are_of_the_same_files() -> None:
     files = collected([0] * 6, [10, 20, 30, 20, 10, 10])
-    train = Split(files, np.array([0, 1, 2]))
+    train = Split(files, np.array([1, 2, 5]))
     message = "2 of 2 test images are training images too; the first: picture 6 is picture 2"
     with pytest.raises(ValueError, match=message):
         check_duplicates(train, Split(files, np.array([3, 4])), allowed=False)
