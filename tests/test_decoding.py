@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pytest
@@ -91,22 +92,29 @@ def test_a_defect_is_none_of_the_pictures(processes: int) -> None:
 
 
 def test_chunks_of_large_pictures_are_small() -> None:
-    assert [len(chunk) for chunk in decode(Pictures(range(70), of_number, str), GREY)] == [64, 6]
+    assert [len(chunk) for chunk in decode(Pictures(range(70), of_number, str), GREY)] == [
+        32,
+        32,
+        6,
+    ]
     large = Preprocessing(1, (2000, 2000), "crop")
     assert len(next(decode(Pictures(range(70), of_number, str), large))) == 2
     largest = Preprocessing(3, (10_000, 10_000), "crop")
     assert decoding._pictures_a_chunk(largest) == 1
 
 
-def test_few_pictures_are_not_worth_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(*_: object) -> None:
-        raise AssertionError
+def test_the_first_seconds_work_is_done_without_another_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def share(*_: object) -> Never:
+        raise InterruptedError
 
-    monkeypatch.setattr(decoding, "ProcessPoolExecutor", start)
+    monkeypatch.setattr(decoding, "_shared", share)
     monkeypatch.setattr(decoding, "cpus", lambda: 8)
-    assert len(outcomes(Pictures(range(2000), lambda i: of_number(i % 9), str))) == 2000
-    with pytest.raises(AssertionError):
-        outcomes(Pictures(range(2001), of_number, str))
+    assert len(outcomes(Pictures(range(200), lambda i: of_number(i % 9), str))) == 200
+    monkeypatch.setattr(decoding, "ALONE_SECONDS", 0)
+    with pytest.raises(InterruptedError):
+        outcomes(Pictures(range(200), of_number, str))
 
 
 SLOW = """
