@@ -29,7 +29,7 @@ UNFIT = {
     "VisionDataset": "it is what the others are made from",
     "WIDERFace": "its labels are boxes, not classes",
 }
-NOT_STATED = "not stated by its authors"
+TOLD_THERE = "see its source"
 LICENCES = {
     "Country211": "Creative Commons, each picture its own",
     "DTD": "for research only",
@@ -93,7 +93,7 @@ def table() -> str:
         rows.append(
             (
                 f"{name}-{{{','.join(choices)}}}" if all(choices) else name,
-                LICENCES.get(name, NOT_STATED),
+                LICENCES.get(name, TOLD_THERE),
                 source.group() if source else "not told by torchvision",
             )
         )
