@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from errno import EINVAL
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,10 @@ ENCRYPTED, UTF_8 = 0x1, 0x800  # flags of a member of a zip
 UNIX = 3  # the system whose kinds of file a zip's member tells
 
 COMPRESSIONS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
+
+
+class Refused(ValueError):
+    """What is in an archive is not to be trusted."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def _write(archive: Path, member: Member, target: Path, most: int) -> int:
         while chunk := source.read(CHUNK):
             size += file.write(chunk)
             if size > min(member.size, most):
-                raise ValueError(
+                raise Refused(
                     f"{archive}: {member.path}: more than the {member.size} bytes that it says;"
                     " the archive is broken or made to harm"
                 )
@@ -133,6 +138,8 @@ def _open_zip(path: Path) -> Iterator[list[Member]]:
             name = _zip_name(path, info)
             count.add(name, info.file_size)
             kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == UNIX else 0
+            if not name:
+                _refuse(path, "a member", "without a name")
             if stat.S_ISLNK(kind):
                 _refuse(path, name, "a link")
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -168,6 +175,8 @@ def _open_tar(path: Path) -> Iterator[list[Member]]:
                     count.add(info.name, info.size)
                     if info.issym() or info.islnk():
                         _refuse(path, info.name, "a link")
+                    if info.issparse():  # of which a few bytes can unpack to a full disk
+                        _refuse(path, info.name, "a sparse file")
                     if not (info.isreg() or info.isdir()):
                         _refuse(path, info.name, "neither a file nor a folder")
                     relative = _relative(path, info.name)
@@ -184,7 +193,7 @@ def _check_end(path: Path, file: IO[bytes], offset: int) -> None:
     """A tar ends with zeros; where tarfile stops it may have met something else, or nothing."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise ValueError(f"{path}: broken or cut off: no end mark at byte {offset}")
+        raise Refused(f"{path}: broken or cut off: no end mark at byte {offset}")
 
 
 def _short_reads(file: IO[bytes], path: Path) -> IO[bytes]:
@@ -193,7 +202,7 @@ def _short_reads(file: IO[bytes], path: Path) -> IO[bytes]:
 
     def read_little(size: int = -1) -> bytes:
         if not 0 <= size <= LONGEST_READ:
-            raise ValueError(f"{path}: a header of {size} bytes: broken or made to harm")
+            raise Refused(f"{path}: a header of {size} bytes: broken or made to harm")
         return read(size)
 
     return cast("IO[bytes]", SimpleNamespace(read=read_little, seek=file.seek, tell=file.tell))
@@ -228,8 +237,8 @@ def _relative(path: Path, name: str) -> str:
     return "/".join(parts)
 
 
-def _refuse(path: Path, name: str, what: str, remedy: str = "pack it again without") -> NoReturn:
-    raise ValueError(f"{path}: {name}: {what}; {remedy}")
+def _refuse(path: Path, name: str, what: str, remedy: str = "pack it again without it") -> NoReturn:
+    raise Refused(f"{path}: {name}: {what}; {remedy}")
 
 
 @contextmanager
@@ -238,12 +247,14 @@ def _broken(path: Path, member: str = "") -> Iterator[None]:
     where = f"{path}: {member}" if member else f"{path}"
     try:
         yield
+    except Refused:
+        raise
     except (
         *(EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile),
-        *(gzip.BadGzipFile, NotImplementedError, OverflowError, UnicodeError),
+        *(gzip.BadGzipFile, NotImplementedError, OverflowError, ValueError, MemoryError),
     ) as error:
         raise ValueError(f"{where}: broken, cut off or of an unknown kind: {error}") from None
     except OSError as error:
-        if error.errno is not None:  # the system's own: a full disk, say
+        if error.errno not in (None, EINVAL):  # the system's own: a full disk, say
             raise
-        raise ValueError(f"{where}: broken: {error}") from None  # bz2's
+        raise ValueError(f"{where}: broken: {error}") from None  # bz2's, or a seek to nowhere

@@ -40,7 +40,8 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
 
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log shows each line when it is printed
+        # A log shows each line when it is printed, and a name that is no Unicode stops nothing.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     sections = [inspect.getdoc(command), _params_help(params) if params else None]
     app.command(help="\n\n".join(filter(None, sections)))(guarded)

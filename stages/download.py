@@ -87,7 +87,7 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is not in {watched}: DVC does not see it change;"
-                " `dvc repro -f download` takes it anew"
+                " `dvc repro -f download`, then `dvc repro`, take it anew"
             )
 
 

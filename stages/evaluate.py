@@ -217,12 +217,13 @@ def evaluate(
         ),
     )
     rows = zip(
+        test.pictures,
         [test.classes[label] for label in predictions.actual.tolist()],
         [test.classes[label] for label in predictions.predicted.tolist()],
         predictions.loss.tolist(),
         strict=True,
     )
-    write_text(predictions_path, csv_text(("actual", "predicted", "loss"), rows))
+    write_text(predictions_path, csv_text(("picture", "actual", "predicted", "loss"), rows))
     text = json.dumps(measured, ensure_ascii=False, indent=2, sort_keys=True)
     write_text(metrics_path, f"{text}\n")
     print(

@@ -7,6 +7,7 @@ or versions?
 
 import csv
 import hashlib
+import io
 import re
 import shlex
 import subprocess
@@ -109,7 +110,7 @@ def explained_by_rounding(
 
 def table_difference(committed: str, now: str) -> str:
     """How two versions of a CSV differ: how many lines, and by how much at most."""
-    rows = [list(csv.reader(text.splitlines())) for text in (committed, now)]
+    rows = [list(csv.reader(io.StringIO(text, newline=""))) for text in (committed, now)]
     if [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
         return f"{len(rows[0])} lines were committed, now {len(rows[1])}"
     differing = [(a, b) for a, b in zip(*rows, strict=True) if a != b]

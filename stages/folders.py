@@ -31,7 +31,7 @@ def pictures_in(folder: Path) -> tuple[list[str], list[str]]:
                 if real in above:
                     raise ValueError(f"{inside}: a link to a folder that holds it; remove the link")
                 todo.append((inside, f"{path}/", above | {real or inside.resolve()}))
-            elif is_picture(entry.name) and (entry.is_file() or entry.is_symlink()):
+            elif is_picture(entry.name) and (entry.is_file() or not Path(entry.path).exists()):
                 pictures.append(path)
             else:
                 others.append(path)

@@ -19,19 +19,23 @@ from torch import Tensor
 
 from stages.stored_images import Fit, write_split
 
+NO_NAMES = torch.empty(0, dtype=torch.uint8)
+
 
 @dataclass(frozen=True)
 class LabelledImages:
     """One split of a data set; it may be empty, its classes may not.
 
     images: (N, C, H, W) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
-    fit: how a picture of another shape came to (H, W).
+    fit: how a picture of another shape came to (H, W).  names: of the pictures that they were, in
+    UTF-8, each ended by a line feed, (M,) uint8; nothing if they have none.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     fit: Fit = "crop"
+    names: Tensor = NO_NAMES
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -56,17 +60,24 @@ class LabelledImages:
         return len(self.images)
 
     @property
+    def pictures(self) -> list[str]:
+        """The names of the pictures, N; their numbers if they have none."""
+        *names, _ = self.names.numpy().tobytes().decode().split("\n")
+        return names or [str(index) for index in range(len(self))]
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
     def subset(self, indices: Tensor) -> "LabelledImages":
-        """The examples at `indices`, (M,) int64, in that order."""
+        """The examples at `indices`, (M,) int64, in that order, without names."""
         return replace(
             self,
             images=self.images.index_select(0, indices),
             labels=self.labels.index_select(0, indices),
+            names=NO_NAMES,
         )
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -77,7 +88,8 @@ class LabelledImages:
     def save(self, path: Path) -> None:
         """Write the file that `load` reads."""
         images, labels = self.images.numpy(), self.labels.numpy()
-        write_split(path, [images], self.image_shape, labels, self.classes, self.fit)
+        shape, names = self.image_shape, self.pictures
+        write_split(path, [images], shape, labels, names, self.classes, self.fit)
 
     @classmethod
     def load(cls, path: Path) -> "LabelledImages":
@@ -90,8 +102,7 @@ class LabelledImages:
         try:
             with safe_open(path, framework="np") as file:  # checks the file
                 about = json.loads(file.metadata()["split"])
-            tensors = _mapped(path)
-            return cls(tensors["images"], tensors["labels"], tuple(about["classes"]), about["fit"])
+            return cls(classes=tuple(about["classes"]), fit=about["fit"], **_mapped(path))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not labelled images ({error}); `dvc repro -f tensorize` makes it anew"

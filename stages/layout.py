@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.archives import is_archive, unpack
-from stages.folders import is_picture, pictures_by_class, pictures_in, visible
+from stages.folders import SUFFIXES, is_picture, pictures_by_class, pictures_in, visible
 from stages.names import check_names, composed
 
 SPLITS = ("train", "test")
@@ -60,7 +60,8 @@ def _place(source: Path, folder: Path, raw: Path, place: Callable[[Path, Path], 
         place(picture, target)
     if others:
         names = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
-        print(f"{source}: left out {len(others)} without a picture's suffix: {names}")
+        suffixes = ", ".join(sorted(SUFFIXES))
+        print(f"{source}: left out {len(others)} that do not end in {suffixes}: {names}")
     for split, pictures in classes.items():
         count = sum(map(len, pictures.values()))
         print(f"{source}: {split}: {count} pictures of {len(pictures)} classes")
@@ -78,9 +79,12 @@ def _see_through(folder: Path) -> Path:
 
 def _splits(folder: Path) -> dict[str, Path]:
     """`train`, and `test` if there is one -> the folder that holds its classes."""
-    folders = {
-        entry.name.casefold(): Path(entry.path) for entry in visible(folder) if entry.is_dir()
-    }
+    folders: dict[str, Path] = {}
+    for path in (Path(entry.path) for entry in visible(folder) if entry.is_dir()):
+        same = folders.setdefault(path.name.casefold(), path)
+        if same != path:
+            both = " and ".join(sorted((same.name, path.name)))
+            raise ValueError(f"{both} differ in upper and lower case alone; rename one")
     if folders.keys() >= set(SPLITS):
         if extra := sorted(path.name for name, path in folders.items() if name not in SPLITS):
             raise ValueError(
@@ -94,7 +98,7 @@ def _splits(folder: Path) -> dict[str, Path]:
         ):
             raise ValueError(
                 f"found {', '.join(sorted(path.name for path in folders.values()))}; expected train"
-                " and test, or the classes alone"
+                " and test, or the classes alone: rename what is to test on to test"
             )
     return {"train": folder}
 

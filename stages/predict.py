@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 import typer
@@ -25,6 +25,7 @@ from stages.command import run
 from stages.decoding import Decoded, Pictures, Unreadable, decode
 from stages.folders import pictures_in
 from stages.preprocessing import Preprocessing, open_picture
+from stages.stored_images import Fit
 
 Answer = list[tuple[str, float]]  # labels with their probabilities, the likeliest first
 
@@ -53,11 +54,16 @@ class Model:
                 weight, bias = (
                     file.get_tensor(name).astype(np.float64) for name in ("weight", "bias")
                 )
-            channels, height, width = about["image_shape"]
-            preprocessing = Preprocessing(channels, (height, width), about["fit"])
+            (channels, height, width), fit = about["image_shape"], about["fit"]
             classes = tuple(about["classes"])
-            if weight.shape != (len(classes), channels * height * width):
-                raise ValueError(f"weights of {weight.shape} for {len(classes)} classes")
+            shapes = (len(classes), channels * height * width), (len(classes),)
+            if channels not in (1, 3) or fit not in get_args(Fit):
+                raise ValueError(f"channels {channels}, fit {fit}")
+            if (weight.shape, bias.shape) != shapes or len(set(classes)) < 2:
+                raise ValueError(f"{weight.shape} weights, {bias.shape} biases, {classes}")
+            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+                raise ValueError("weights that are not finite")
+            preprocessing = Preprocessing(channels, (height, width), fit)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a model of this pipeline ({error})") from None
         return cls(weight, bias, classes, preprocessing)
@@ -92,7 +98,12 @@ def _open(path: str) -> tuple[Image.Image, int]:
 
 def as_text(picture: str, answer: Answer) -> str:
     """A line: picture, colon, labels with their probabilities."""
-    return f"{picture}: " + ", ".join(f"{label} {p:.2%}" for label, p in answer)
+    return f"{in_a_line(picture)}: " + ", ".join(f"{label} {p:.2%}" for label, p in answer)
+
+
+def in_a_line(path: str) -> str:
+    """A path as it is, but for what cannot be printed."""
+    return path if path.isprintable() else ascii(path)
 
 
 def as_json(picture: str, answer: Answer) -> str:
@@ -114,20 +125,19 @@ CSV_HEADER = "picture,rank,label,probability"
 
 
 def find_pictures(arguments: Iterable[str]) -> list[str]:
-    """Files as they are, the pictures in folders, and the paths that standard input lists for "-".
-
-    Raises ValueError if there are none.
-    """
+    """Files as they are, the pictures in folders, and for "-" the paths on standard input."""
     found: list[str] = []
     for argument in arguments:
         if argument == "-":
-            found += find_pictures(line for line in sys.stdin.read().splitlines() if line)
-        elif Path(argument).is_dir():
-            found += [f"{argument.rstrip('/')}/{path}" for path in pictures_in(Path(argument))[0]]
-        else:
-            found.append(argument)
-    if not found:
-        raise ValueError("no pictures there; expected files, folders of pictures, or - for a list")
+            lines = sys.stdin.read().split("\n") if sys.stdin else []
+            found += find_pictures(filter(None, (line.rstrip("\r") for line in lines)))
+            continue
+        try:
+            folder = Path(argument)
+            within = pictures_in(folder)[0] if folder.is_dir() else None
+        except (OSError, ValueError):
+            within = None  # the reason is told where it is opened
+        found += [argument] if within is None else [f"{folder}/{path}" for path in within]
     return found
 
 
@@ -168,6 +178,8 @@ def main(
         raise ValueError("--json and --csv: expected one of them at most")
     loaded = Model.load(model or model_of_the_pipeline())
     found = find_pictures(pictures)
+    if not found:
+        raise ValueError("no pictures there; expected files, folders of pictures, or - for a list")
     line = as_json if json_lines else as_csv if as_table else as_text
     unreadable = 0
     if as_table:
@@ -175,7 +187,7 @@ def main(
     for picture, answer in zip(found, answers(loaded, found, top), strict=True):
         if isinstance(answer, Unreadable):
             unreadable += 1
-            print(f"{picture}: cannot be read: {answer.reason}", file=sys.stderr)
+            print(f"{in_a_line(picture)}: cannot be read: {answer.reason}", file=sys.stderr)
         else:
             print(line(picture, answer))
     if unreadable:

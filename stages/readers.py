@@ -21,6 +21,7 @@ from stages.folders import pictures_by_class
 from stages.preprocessing import open_picture, reason
 from stages.stored_images import StoredImages
 
+IDX_SPLITS = (("train", "train"), ("test", "t10k"))  # and how their files' names begin
 REMEDY = "`dvc repro -f download` makes it anew"
 
 
@@ -94,13 +95,14 @@ class _FolderOpener:
 
 def _idx(raw: Path, about: Any) -> Source:
     classes = tuple(about["classes"])
-    return Source(classes, _idx_split(raw, "train", classes), _idx_split(raw, "t10k", classes))
+    train, test = (_idx_split(raw, *names, classes) for names in IDX_SPLITS)
+    return Source(classes, train, test)
 
 
-def _idx_split(raw: Path, name: str, classes: Sequence[str]) -> SourceSplit:
+def _idx_split(raw: Path, name: str, files: str, classes: Sequence[str]) -> SourceSplit:
     images_path, labels_path = (
-        raw / f"{name}-images-idx3-ubyte",
-        raw / f"{name}-labels-idx1-ubyte",
+        raw / f"{files}-images-idx3-ubyte",
+        raw / f"{files}-labels-idx1-ubyte",
     )
     images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
     if len(images) != len(labels):
@@ -118,7 +120,7 @@ def _idx_split(raw: Path, name: str, classes: Sequence[str]) -> SourceSplit:
     pictures = Pictures(
         range(len(images)),
         _IdxOpener(images_path, labels_path),
-        f"{images_path.name}, image {{}}".format,
+        f"{name}/{{}}".format,
     )
     return SourceSplit(name, pictures, stored)
 
@@ -181,7 +183,7 @@ def _torchvision(raw: Path, about: Any) -> Source:
             Pictures(
                 range(len(opener.dataset)),
                 opener,
-                f"{about['class']}, {split} image {{}}".format,
+                f"{split}/{{}}".format,
                 1 if opener.in_memory else None,
             ),
         )

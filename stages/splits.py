@@ -1,6 +1,6 @@
 """Which images are for training, which for choosing params, which for testing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.collection import Collected
+from stages.decoding import Unreadable
 from stages.readers import Source
 from stages.stored_images import Fit, Indices, Labels, StoredImages, write_split
+
+NAMED = 3  # pictures in a message
 
 
 @dataclass(frozen=True)
@@ -34,53 +37,48 @@ class Split:
         return self.collected.images.labels[self.indices]
 
     def hold_out(self, number: int, seed: int) -> tuple["Split", "Split"]:
-        """What is kept, and `number` images chosen at random."""
-        order = _random_order(seed)(len(self))
-        return self._parts(order[number:], order[:number])
+        """What is kept, and `number` images chosen at random.
 
-    def hold_out_of_each_class(self, share: float, seed: int) -> tuple["Split", "Split"]:
-        """What is kept, and `share` of each class, rounded, chosen at random.
-
-        At least one image of a class is held out, and one kept; a class of one image is kept.
+        The order is that of torch.randperm, whose import takes longer than thousands of pictures: a
+        shuffle of Fisher and Yates with the 32-bit numbers of a Mersenne twister.
         """
-        random_order = _random_order(seed)
-        kept, held_out = [], []
+        n = len(self)
+        random = np.random.RandomState(seed % 2**32).randint(0, 2**32, max(0, n - 1), np.uint32)
+        order = list(range(n))
+        for i, step in enumerate((random % np.arange(n, 1, -1)).tolist()):
+            order[i], order[i + step] = order[i + step], order[i]
+        return self._parts(np.array(order[:number], np.int64))
+
+    def hold_out_of_each_class(self, share: float, key: str) -> tuple["Split", "Split"]:
+        """What is kept, and `share` of each class, rounded, which `key` and their names choose.
+
+        At least one image of a class is held out, and one kept; a class of one image is kept. A
+        picture that is added or taken away leaves the others where they are, but for one that makes
+        up the share.
+        """
+        chosen = []
         for label in np.unique(self.labels):
             of_class = np.flatnonzero(self.labels == label)
-            order = of_class[random_order(len(of_class))]
+            names = [self.collected.name(index) for index in self.indices[of_class]]
+            order = np.argsort([blake2b(f"{key} {name}".encode()).digest() for name in names])
             number = min(max(1, int(len(order) * share + 0.5)), len(order) - 1)
-            kept.append(order[number:])
-            held_out.append(order[:number])
-        return self._parts(np.concatenate(kept), np.concatenate(held_out))
+            chosen.append(of_class[order[:number]])
+        return self._parts(np.concatenate(chosen))
 
-    def _parts(self, kept: Indices, held_out: Indices) -> tuple["Split", "Split"]:
+    def _parts(self, held_out: Indices) -> tuple["Split", "Split"]:
+        chosen = np.zeros(len(self), np.bool_)
+        chosen[held_out] = True
         return (
-            Split(self.collected, self.indices[np.sort(kept)]),
-            Split(self.collected, self.indices[np.sort(held_out)]),
+            Split(self.collected, self.indices[~chosen]),
+            Split(self.collected, self.indices[chosen]),
         )
 
     def write(self, path: Path, classes: Sequence[str], fit: Fit) -> None:
         """Write the split's file."""
         images = self.collected.images
-        write_split(path, images.chosen(self.indices), images.shape, self.labels, classes, fit)
-
-
-def _random_order(seed: int) -> Callable[[int], Indices]:
-    """N -> the numbers below n in a random order, another one at each call.
-
-    The orders are those of torch.randperm, whose import takes longer than thousands of pictures: a
-    shuffle of Fisher and Yates with the 32-bit numbers of a Mersenne twister.
-    """
-    twister = np.random.RandomState(seed % 2**32)
-
-    def order(n: int) -> Indices:
-        order = list(range(n))
-        random = twister.randint(0, 2**32, max(0, n - 1), np.uint32)
-        for i, step in enumerate((random % np.arange(n, 1, -1)).tolist()):
-            order[i], order[i + step] = order[i + step], order[i]
-        return np.array(order, np.int64)
-
-    return order
+        names = [self.collected.name(index) for index in self.indices]
+        chosen = images.chosen(self.indices)
+        write_split(path, chosen, images.shape, self.labels, names, classes, fit)
 
 
 def name_classes(
@@ -103,6 +101,16 @@ def name_classes(
         return replace(collected, images=replace(images, labels=ranks))
 
     return classes, relabelled(train), relabelled(test)
+
+
+def check_readable(unreadable: Sequence[Unreadable], skip: bool) -> None:
+    """Raise ValueError if pictures could not be read and are not to be skipped."""
+    if unreadable and not skip:
+        named = [f"{picture.name} ({picture.reason})" for picture in unreadable[:NAMED]]
+        raise ValueError(
+            f"{len(unreadable)} pictures cannot be read, such as {', '.join(named)}; mend or remove"
+            " them, or set tensorize.skip_broken to true, which leaves them out"
+        )
 
 
 def check_shapes(train: Collected, test: Collected) -> None:
@@ -140,25 +148,28 @@ def check_classes(classes: Sequence[str], files: Split, test: Split, train: Spli
             )
 
 
-def check_duplicates(train: Split, test: Split, allowed: bool) -> None:
+def check_duplicates(train: Collected, test: Collected, allowed: bool) -> None:
     """Count the test images that are training images too, to the last pixel.
 
+    Of pictures that are yet to be split, `train` and `test` alike, those that are there again.
     Raises ValueError if there are some, and they are not allowed: a model that has seen its test
     images looks better than it is.
     """
-    of_train = digests(train.collected.images)
-    of_test = of_train if test.collected is train.collected else digests(test.collected.images)
-    of_train, of_test = of_train[train.indices], of_test[test.indices]
-    seen = np.isin(of_test, of_train)
+    of_train = digests(train.images)
+    if test is train:
+        seen = np.ones(len(of_train), np.bool_)
+        seen[np.unique(of_train, return_index=True)[1]] = False
+        of_test, what = of_train, "pictures are there again, to be trained on and tested on"
+    else:
+        of_test, what = digests(test.images), "test images are training images too"
+        seen = np.isin(of_test, of_train)
     if not seen.any():
         return
-    first = int(seen.argmax())
-    twin = int((of_train == of_test[first]).argmax())
-    found = (
-        f"{seen.sum()} of {len(test)} test images are training images too; the first:"
-        f" {test.collected.name(test.indices[first])} is"
-        f" {train.collected.name(train.indices[twin])}"
+    twins = ", ".join(
+        f"{test.name(i)} (as {train.name(int((of_train == of_test[i]).argmax()))})"
+        for i in np.flatnonzero(seen)[:NAMED].tolist()
     )
+    found = f"{seen.sum()} of {len(seen)} {what}, such as {twins}"
     if not allowed:
         raise ValueError(
             f"{found}; remove them, or set tensorize.allow_duplicates to true, which only counts"

@@ -1,7 +1,8 @@
 """Labelled images that stay on disk: read, and written as a split's file, a few at a time.
 
 A split's file is what `images.LabelledImages` loads: safetensors, with the labels (N,) int64 and
-the images (N, C, H, W) uint8, the classes and how a picture was made to fit in its metadata.
+the images (N, C, H, W) uint8, the names of the pictures that they were, each ended by a line feed,
+as uint8 too, and the classes and how a picture was made to fit in its metadata.
 """
 
 import json
@@ -59,6 +60,7 @@ def write_split(
     images: Iterable[Images],
     shape: tuple[int, int, int],
     labels: Labels,
+    names: Iterable[str],
     classes: Sequence[str],
     fit: Fit,
 ) -> None:
@@ -67,15 +69,21 @@ def write_split(
     Its bytes depend on the content alone, and are those that safetensors itself would write
     (github.com/huggingface/safetensors, "Format").
     """
-    number = len(labels)
+    number, lines = len(labels), "".join(f"{name}\n" for name in names).encode()
     end_of_labels = 8 * number
+    end_of_images = end_of_labels + number * prod(shape)
     header: dict[str, Any] = {
         "__metadata__": {"split": json.dumps({"classes": classes, "fit": fit}, ensure_ascii=False)},
         "labels": {"dtype": "I64", "shape": [number], "data_offsets": [0, end_of_labels]},
         "images": {
             "dtype": "U8",
             "shape": [number, *shape],
-            "data_offsets": [end_of_labels, end_of_labels + number * prod(shape)],
+            "data_offsets": [end_of_labels, end_of_images],
+        },
+        "names": {
+            "dtype": "U8",
+            "shape": [len(lines)],
+            "data_offsets": [end_of_images, end_of_images + len(lines)],
         },
     }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
@@ -85,3 +93,4 @@ def write_split(
         file.write(labels.astype("<i8").tobytes())
         for chunk in images:
             file.write(chunk.tobytes())
+        file.write(lines)

@@ -7,7 +7,6 @@ so that no arithmetic stands between the pictures and their hashes.
 """
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +15,17 @@ from typer import Option
 
 from stages.collection import collect
 from stages.command import run
-from stages.decoding import Unreadable
 from stages.params import Integer, Params, Real, number
 from stages.preprocessing import EDGE, Preprocessing
 from stages.readers import read_source
-from stages.splits import Split, check_classes, check_duplicates, check_shapes, name_classes
+from stages.splits import (
+    Split,
+    check_classes,
+    check_duplicates,
+    check_readable,
+    check_shapes,
+    name_classes,
+)
 from stages.stored_images import Fit
 from stages.tables import csv_text
 from stages.whole_file import write_text
@@ -62,7 +67,7 @@ class TensorizeParams(Params):
         gt=0, lt=1, description="share of each class to test on, if the data set has no test split"
     )
     validation: Annotated[Real, AfterValidator(_count_or_share)] = Field(
-        ge=0, description="training images to choose params by: how many, or their share below 1"
+        ge=0, description="training images to choose params by: how many, or below 1 a share"
     )
     seed: Integer = Field(
         ge=0, lt=2**63, description="of the choice of those images, 0 to 2**63 - 1"
@@ -79,16 +84,19 @@ class TensorizeParams(Params):
         """What becomes of each picture."""
         return Preprocessing(self.channels, self.size, self.fit)
 
-    def validation_images(self, training_images: int) -> int:
-        """How many of the training images to hold out; raises ValueError if none would be left."""
-        asked = self.validation
-        images = int(asked) if asked >= 1 else int(asked * training_images + 0.5)
-        if images >= training_images:
+    def hold_out_validation(self, images: Split) -> tuple[Split, Split]:
+        """What is left to train on, and what to choose params by.
+
+        Raises ValueError if nothing would be left to train on.
+        """
+        if 0 < self.validation < 1:
+            return images.hold_out_of_each_class(self.validation, f"validation {self.seed}")
+        if self.validation >= len(images):
             raise ValueError(
-                f"tensorize.validation: found {asked:g}; expected less than {training_images}, the"
-                " number of training images, or a share below 1"
+                f"tensorize.validation: found {self.validation:g}; expected less than"
+                f" {len(images)}, the number of training images, or a share below 1"
             )
-        return images
+        return images.hold_out(int(self.validation), self.seed)
 
 
 def tensorize(
@@ -100,31 +108,22 @@ def tensorize(
     skipped_path: Path,
 ) -> None:
     """Decode the pictures in `raw`, split, write the splits and the list of what was left out."""
-    skipped: list[Unreadable] = []
-
-    def leave_out(picture: Unreadable) -> None:
-        if not params.skip_broken:
-            raise ValueError(
-                f"{picture.name}: cannot be read: {picture.reason}; mend or remove it, or set"
-                " tensorize.skip_broken to true, which leaves it out"
-            )
-        skipped.append(picture)
-
-    source = read_source(raw)
-    collected = partial(
-        collect, preprocessing=params.preprocessing, scratch=train_path.parent, leave_out=leave_out
-    )
+    source, preprocessing, scratch = read_source(raw), params.preprocessing, train_path.parent
     with (
-        collected(source.train) as of_train,
-        collected(source.test) if source.test else nullcontext(of_train) as of_test,
+        collect(source.train, preprocessing, scratch) as of_train,
+        collect(source.test, preprocessing, scratch)
+        if source.test
+        else nullcontext(of_train) as of_test,
     ):
+        skipped = of_train.unreadable + (of_test.unreadable if source.test else [])
+        check_readable(skipped, params.skip_broken)
+        check_shapes(of_train, of_test)
+        check_duplicates(of_train, of_test, params.allow_duplicates)
         classes, files, test_files = name_classes(source, of_train, of_test)
-        check_shapes(files, test_files)
         kept, test = Split.of_all(files), Split.of_all(test_files)
         if not source.test:
-            kept, test = kept.hold_out_of_each_class(params.test, params.seed)
-        check_duplicates(kept, test, params.allow_duplicates)
-        train, validation = kept.hold_out(params.validation_images(len(kept)), params.seed)
+            kept, test = kept.hold_out_of_each_class(params.test, f"test {params.seed}")
+        train, validation = params.hold_out_validation(kept)
         check_classes(classes, kept, test, train)
 
         train.write(train_path, classes, params.fit)
@@ -132,7 +131,7 @@ def tensorize(
         test.write(test_path, classes, params.fit)
         rows = [(picture.name, picture.reason) for picture in skipped]
         write_text(skipped_path, csv_text(("picture", "reason"), rows))
-        channels, height, width = files.images.shape
+        channels, height, width = of_train.images.shape
         print(
             f"train {len(train)}, validation {len(validation)}, test {len(test)}"
             f" images of {channels} x {height} x {width}, {len(classes)} classes"

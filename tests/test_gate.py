@@ -180,7 +180,7 @@ def test_an_accepted_regression(repository: Repository, run_gate: Gate) -> None:
         (PREDICTIONS, "2,2,0.101000", '"2,2', "predictions.csv{}: not valid CSV: "),
         (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns truth,predicted"),
         (PREDICTIONS, None, "", "predictions.csv{}: found the columns nothing; expected actual"),
-        (PREDICTIONS, None, "actual,predicted,loss\n", "predictions.csv{}: no predictions; "),
+        (PREDICTIONS, None, "picture,actual,predicted,loss\n", "predictions.csv{}: no predictions; "),
         ("dvc.lock", "stages", "stage", "no metrics"),
         ("dvc.lock", None, "{", "dvc.lock{}: not valid YAML: "),
         ("dvc.lock", None, "[]", "dvc.lock{}: not what DVC writes: its content: "),

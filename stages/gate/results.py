@@ -17,15 +17,17 @@ from stages.gate.paired_tests import Floats
 from stages.gate.revisions import Revision
 
 REMEDY = "`dvc repro` makes it anew"
-COLUMNS = ["actual", "predicted", "loss"]
+COLUMNS = ["picture", "actual", "predicted", "loss"]
 # A mean of losses with six decimals is off by up to half a unit of the last, the metric as well.
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row an image: classes' names, each (N,), and the cross entropy in nats, (N,) float64."""
+    """One row an image: which picture it is and classes' names, each (N,), and the cross entropy in
+    nats, (N,) float64."""
 
+    pictures: tuple[str, ...]
     actual: tuple[str, ...]
     predicted: tuple[str, ...]
     loss: Floats
@@ -145,18 +147,18 @@ def parse_predictions(content: bytes, where: str) -> Predictions:
     losses = []
     for number, row in enumerate(rows[1:], start=2):
         try:
-            _, _, text = row
+            _, _, _, text = row
             loss = float(text)
         except ValueError:
             loss = math.nan
         if not loss >= 0 or math.isinf(loss):
             raise ValueError(
                 f"{where}: line {number}: found {','.join(row)[:80]!r};"
-                " expected two classes and a finite loss of 0 or more"
+                " expected a picture, two classes and a finite loss of 0 or more"
             )
         losses.append(loss)
-    actual, predicted, _ = zip(*rows[1:], strict=True)
-    return Predictions(actual, predicted, np.array(losses))
+    pictures, actual, predicted, _ = zip(*rows[1:], strict=True)
+    return Predictions(pictures, actual, predicted, np.array(losses))
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -142,13 +142,16 @@ def compare_images(base: Predictions, now: Predictions) -> Images:
 
 
 def same_test_set(base: Predictions, now: Predictions) -> bool:
-    """Whether the two predict the same labels in the same order."""
+    """Whether the two are of the same pictures, with the same labels, in the same order."""
     return _difference(base, now) is None
 
 
 def _difference(base: Predictions, now: Predictions) -> str | None:
     if len(base.actual) != len(now.actual):
         return f"{len(base.actual)} images at the base, now {len(now.actual)}"
+    others = sum(a != b for a, b in zip(base.pictures, now.pictures, strict=True))
+    if others:
+        return f"{others} of {len(now.actual)} images are other pictures"
     others = sum(a != b for a, b in zip(base.actual, now.actual, strict=True))
     return f"{others} of {len(now.actual)} images have another label" if others else None
 
