@@ -59,7 +59,7 @@ class Model:
             shapes = (len(classes), channels * height * width), (len(classes),)
             if channels not in (1, 3) or fit not in get_args(Fit):
                 raise ValueError(f"channels {channels}, fit {fit}")
-            if (weight.shape, bias.shape) != shapes or len(set(classes)) < 2:
+            if (weight.shape, bias.shape) != shapes or not 2 <= len(set(classes)) == len(classes):
                 raise ValueError(f"{weight.shape} weights, {bias.shape} biases, {classes}")
             if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
                 raise ValueError("weights that are not finite")

@@ -228,6 +228,29 @@ def test_a_tar_with_a_broken_header_is_refused(tmp_path: Path) -> None:
     refuse(path, "broken or cut off: no end mark at byte 512")
 
 
+def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("huge.png")
+    info.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(10**9)}
+    refuse(make_tar(tmp_path / "a.tar", info), "huge.png: a sparse file; pack it again without it")
+
+
+def test_a_sparse_file_with_a_broken_map_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x.png")
+    info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "a"}
+    refuse(make_tar(tmp_path / "a.tar", info), "broken, cut off or of an unknown kind")
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", "n")
+    content = path.read_bytes().replace(b"n", b"")
+    at = content.index(b"PK\x01\x02")
+    content = content[:26] + bytes(2) + content[28 : at + 28] + bytes(2) + content[at + 30 :]
+    end = content.index(b"PK\x05\x06")
+    size, offset = (end - at).to_bytes(4, "little"), at.to_bytes(4, "little")
+    path.write_bytes(content[: end + 12] + size + offset + content[end + 20 :])
+    refuse(path, "a member: without a name")
+
+
 def test_a_tar_header_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
     info = of_type("x", tarfile.XHDTYPE)
     info.size = 2**32

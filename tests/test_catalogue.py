@@ -8,7 +8,7 @@ from torchvision import datasets
 from stages import catalogue
 from stages.catalogue import (
     LICENCES,
-    NOT_STATED,
+    TOLD_THERE,
     UNFIT,
     class_names,
     closest,
@@ -100,7 +100,7 @@ def test_a_class_to_come_is_judged_by_what_it_offers(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(datasets, "Made", Made, raising=False)
     monkeypatch.setattr(catalogue, "class_names", lambda: ["Made"])
     assert published("Made") == Published("Made", {"train": True}, {"train": False})
-    assert f"Made  {NOT_STATED}  https://example.org/made" in table()
+    assert f"Made  {TOLD_THERE}  https://example.org/made" in table()
 
 
 def test_asking_leaves_torchvision_as_it_was() -> None:

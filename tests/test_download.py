@@ -164,10 +164,11 @@ def test_pictures_become_the_data_set(raw: Path, pictures: Path, kind: str) -> N
     out, err = start(raw, mirror="/nowhere").communicate()
     assert (out.splitlines(), err) == (
         [
-            f"{source}: left out 1 without a picture's suffix: notes.txt",
+            f"{source}: left out 1 that do not end in .bmp, .gif, .jpeg, .jpg, .pbm, .pgm, .png,"
+            " .ppm, .tif, .tiff, .webp: notes.txt",
             f"{source}: train: 3 pictures of 2 classes",
             f"note: {source} is not in pictures: DVC does not see it change;"
-            " `dvc repro -f download` takes it anew",
+            " `dvc repro -f download`, then `dvc repro`, take it anew",
         ],
         "",
     )

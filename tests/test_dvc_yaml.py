@@ -19,6 +19,9 @@ from tests.conftest import ROOT
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
+# What DVC leaves out of the keys of its run cache, wherever it stands (StageCache, 3.67.1). A param
+# called so must be named by itself, or another value gives the results of the first.
+OVERLOOKED = {"size", "nfiles"}
 PARAMS: dict[str, type[Params]] = {
     "download": DownloadParams,
     "tensorize": TensorizeParams,
@@ -84,7 +87,9 @@ def test_the_params_are_those_that_the_code_reads(stage: str) -> None:
         and len(node.args) == 2
         and isinstance(node.args[1], ast.Constant)
     ]
-    assert sections == STAGES[stage]["params"] == [stage]
+    assert sections == [stage]
+    overlooked = [f"{stage}.{key}" for key in PARAMS[stage].model_fields if key in OVERLOOKED]
+    assert STAGES[stage]["params"] == [stage, *overlooked]
 
 
 @pytest.mark.parametrize("stage", STAGES)

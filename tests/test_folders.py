@@ -72,4 +72,6 @@ def test_a_link_loop_ends_with_an_error(tmp_path: Path, target: str) -> None:
 
 def test_what_would_block_its_reader_is_no_picture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert pictures_in(tmp_path) == ([], ["pipe.png"])
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    (tmp_path / "zeros.png").symlink_to("/dev/zero")
+    assert pictures_in(tmp_path) == ([], ["link.png", "pipe.png", "zeros.png"])

@@ -73,7 +73,8 @@ def test_what_is_no_picture_is_left_out_with_a_line(
     source = pack(put(tmp_path / "folder", "a/1.png", "b/2.png", "a/x.txt", "b/y", "c.csv", "d.md"))
     assert taken(source) == {"train/a/1.png", "train/b/2.png"}
     assert capsys.readouterr().out.splitlines() == [
-        f"{source}: left out 4 without a picture's suffix: a/x.txt, b/y, c.csv, ...",
+        f"{source}: left out 4 that do not end in .bmp, .gif, .jpeg, .jpg, .pbm, .pgm, .png, .ppm,"
+        " .tif, .tiff, .webp: a/x.txt, b/y, c.csv, ...",
         f"{source}: train: 2 pictures of 2 classes",
     ]
 
@@ -119,7 +120,8 @@ def test_names_are_composed(tmp_path: Path, pack: Pack) -> None:
             "test: no picture in b",
         ),
         (["train/a/1.png", "train/b/1.png", "train/2.png", "test/a/1.png"], "train: pictures besi"),
-        (["a/1.png", "A/2.png"], "differs from"),
+        (["a/1.png", "A/2.png"], "upper and lower case alone"),
+        (["train/a/1.png", "Train/a/2.png", "test/a/1.png"], "upper and lower case alone"),
         (["a/é.png", f"a/{unicodedata.normalize('NFD', 'é')}.png", "b/1.png"], "letters composed"),
     ],
 )

@@ -105,10 +105,30 @@ def test_a_new_picture_reruns_what_it_must(own: Path) -> None:
     assert run(own, "git", "status", "--short") == ""
 
 
+def test_a_new_picture_leaves_the_test_images_where_they_are(own: Path) -> None:
+    new = own / "pictures/animals/a dog/a new one.png"
+    Image.new("RGB", (30, 40), (20, 220, 30)).save(new)
+    run(own, "dvc", "repro")
+    assert "compared" not in run(own, "python", "-m", "stages.gate", "--base", "HEAD")
+    new.unlink()
+    run(own, "dvc", "repro")
+
+
+def test_every_param_of_tensorize_reruns_it_back_and_forth(own: Path) -> None:
+    tensors = own / "data/tensors/test.safetensors"
+    before = tensors.read_bytes()
+    for key, value in (("size", "16"), ("channels", "1"), ("fit", "pad"), ("seed", "1")):
+        run(own, "dvc", "exp", "run", "-S", f"tensorize.{key}={value}")
+        assert tensors.read_bytes() != before, key
+        run(own, "git", "checkout", "--quiet", ".")
+        run(own, "dvc", "repro")
+        assert tensors.read_bytes() == before, key
+
+
 def test_a_broken_picture_is_left_out_and_listed_if_one_says_so(own: Path) -> None:
     broken = own / "pictures/animals/a dog/broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(AssertionError, match=r"error: train/a dog/broken\.png: cannot be read"):
+    with pytest.raises(AssertionError, match=r"error: 1 pictures cannot be read, such as train/a dog/broken\.png"):
         run(own, "dvc", "repro")
     run(own, "dvc", "exp", "run", "-S", "tensorize.skip_broken=true")
     with (own / "data/skipped.csv").open(encoding="utf-8") as file:

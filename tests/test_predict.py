@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from stages.decoding import Unreadable
 from stages.images import LabelledImages
@@ -152,6 +155,57 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_answered(
     assert errors[0].startswith(f"{broken}: cannot be read: ")
     assert errors[1] == f"{missing}: cannot be read: No such file or directory"
     assert len(errors) == 2
+
+
+def test_what_cannot_be_looked_at_is_told_too(
+    tmp_path: Path, model_path: Path, folder: Path
+) -> None:
+    good = str(next(folder.rglob("*.png")))
+    forged = tmp_path / "x\nfine.png: cat 99%.png"
+    forged.write_bytes(Path(good).read_bytes())
+    result = run("a" * 300, str(forged), good, "--model", str(model_path))
+    assert result.returncode == 1
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr == f"{'a' * 300}: cannot be read: File name too long\n"
+
+
+def test_lists_may_be_empty_or_come_from_windows(model_path: Path, folder: Path) -> None:
+    good = [str(path) for path in sorted(folder.rglob("*.png"))[:2]]
+    command = ("-", "-", good[0], "--model", str(model_path))
+    assert len(run(*command).stdout.splitlines()) == 1
+    assert len(run(*command, text="\r\n".join(good)).stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"fit": "squash"}, "fit squash"),
+        ({"image_shape": [2, 8, 10]}, "channels 2"),
+        ({"image_shape": [3, 8, 11]}, "weights"),
+        ({"classes": ["a", "b"]}, "weights"),
+        ({"classes": ["a", "a", "b"]}, "'a', 'a', 'b'"),
+        ({"image_shape": None}, "cannot unpack"),
+    ],
+)
+def test_a_model_that_is_none_is_told(
+    tmp_path: Path, model_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    with safe_open(model_path, framework="np") as file:
+        weights = {name: file.get_tensor(name) for name in ("weight", "bias")}
+        about = json.loads(file.metadata()["model"]) | changes
+    save_file(weights, tmp_path / "other", {"model": json.dumps(about)})
+    with pytest.raises(ValueError, match=rf"other: not a model of this pipeline \(.*{problem}"):
+        Model.load(tmp_path / "other")
+
+
+def test_a_model_that_is_not_finite_is_told(tmp_path: Path, model_path: Path) -> None:
+    with safe_open(model_path, framework="np") as file:
+        weights = {name: file.get_tensor(name) for name in ("weight", "bias")}
+        metadata = file.metadata()
+    weights["bias"][0] = np.nan
+    save_file(weights, tmp_path / "other", metadata)
+    with pytest.raises(ValueError, match="weights that are not finite"):
+        Model.load(tmp_path / "other")
 
 
 def test_without_a_name_the_model_is_the_pipelines(tmp_path: Path, model_path: Path) -> None:

@@ -157,6 +157,14 @@ def test_the_same_number_of_other_labels_is_another_test_set() -> None:
         judge(rules, now, results(TEN), {}, accept_new_test_set=False)
 
 
+def test_other_pictures_with_the_same_labels_are_another_test_set() -> None:
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
+    table = predictions(TEN).replace("test/7,", "test/new,")
+    now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
+    with pytest.raises(ValueError, match="1 of 200 images are other pictures"):
+        judge(rules, now, results(TEN), {}, accept_new_test_set=False)
+
+
 def test_without_metrics_at_the_base_limits_alone_decide() -> None:
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
     found = judge(rules, results(TEN), None, {}, accept_new_test_set=False)
