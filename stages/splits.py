@@ -108,7 +108,7 @@ def check_readable(unreadable: Sequence[Unreadable], skip: bool) -> None:
     if unreadable and not skip:
         named = [f"{picture.name} ({picture.reason})" for picture in unreadable[:NAMED]]
         raise ValueError(
-            f"{len(unreadable)} pictures cannot be read, such as {', '.join(named)}; mend or remove"
+            f"{len(unreadable)} of the pictures cannot be read: {', '.join(named)}; mend or remove"
             " them, or set tensorize.skip_broken to true, which leaves them out"
         )
 

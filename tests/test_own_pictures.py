@@ -105,11 +105,17 @@ def test_a_new_picture_reruns_what_it_must(own: Path) -> None:
     assert run(own, "git", "status", "--short") == ""
 
 
+def pictures_tested(folder: Path) -> set[str]:
+    with (folder / "data/predictions.csv").open(encoding="utf-8", newline="") as file:
+        return {row["picture"] for row in csv.DictReader(file)}
+
+
 def test_a_new_picture_leaves_the_test_images_where_they_are(own: Path) -> None:
+    before = pictures_tested(own)
     new = own / "pictures/animals/a dog/a new one.png"
     Image.new("RGB", (30, 40), (20, 220, 30)).save(new)
     run(own, "dvc", "repro")
-    assert "compared" not in run(own, "python", "-m", "stages.gate", "--base", "HEAD")
+    assert len(pictures_tested(own) - before) <= 1
     new.unlink()
     run(own, "dvc", "repro")
 
@@ -128,7 +134,7 @@ def test_every_param_of_tensorize_reruns_it_back_and_forth(own: Path) -> None:
 def test_a_broken_picture_is_left_out_and_listed_if_one_says_so(own: Path) -> None:
     broken = own / "pictures/animals/a dog/broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(AssertionError, match=r"error: 1 pictures cannot be read, such as train/a dog/broken\.png"):
+    with pytest.raises(AssertionError, match=r"cannot be read: train/a dog/broken\.png \("):
         run(own, "dvc", "repro")
     run(own, "dvc", "exp", "run", "-S", "tensorize.skip_broken=true")
     with (own / "data/skipped.csv").open(encoding="utf-8") as file:
