@@ -49,7 +49,7 @@ def test_a_splits_file_is_what_safetensors_would_write(
     write_split(path, np.array_split(images, 2), shape, labels, iter(names), classes, fit)
     about = json.dumps({"classes": classes, "fit": fit}, ensure_ascii=False)
     text = np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
-    tensors = {"images": images, "labels": labels, "names": text}
+    tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels, "names": text}
     assert path.read_bytes() == safetensors.numpy.save(tensors, {"split": about})
 
 
