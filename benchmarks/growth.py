@@ -80,7 +80,8 @@ def noise(path: Path, number: int) -> None:
             yield random.integers(0, 256, (min(1000, number - start), *SHAPE), np.uint8)
 
     classes = tuple(map(str, range(10)))
-    write_split(path, chunks(), SHAPE, np.arange(number) % len(classes), classes, "crop")
+    labels, names = np.arange(number) % len(classes), map(str, range(number))
+    write_split(path, chunks(), SHAPE, labels, names, classes, "crop")
 
 
 @contextmanager

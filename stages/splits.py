@@ -56,7 +56,7 @@ class Split:
         picture that is added or taken away leaves the others where they are, but for one that makes
         up the share.
         """
-        chosen = []
+        chosen = [np.arange(0)]
         for label in np.unique(self.labels):
             of_class = np.flatnonzero(self.labels == label)
             names = [self.collected.name(index) for index in self.indices[of_class]]

@@ -19,6 +19,13 @@ def of_number(item: int) -> tuple[Image.Image, int]:
     return Image.new("L", (3, 2), item % 256), item + 1000
 
 
+def short_of_memory(item: int) -> tuple[Image.Image, int]:
+    """Picture 3 is larger than the memory."""
+    if item == 3:
+        raise MemoryError
+    return of_number(item)
+
+
 def killed(item: int) -> tuple[Image.Image, int]:
     """The process that opens picture 150 is killed, as when memory is short."""
     if item == 150:

@@ -15,7 +15,7 @@ from PIL import Image
 from stages import decoding
 from stages.decoding import Decoded, Outcome, Pictures, Unreadable, decode
 from stages.preprocessing import Preprocessing
-from tests.openers import OpenFile, defect, killed, of_number, png_of_size
+from tests.openers import OpenFile, defect, killed, of_number, png_of_size, short_of_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,6 +77,14 @@ def test_broken_files_are_told_the_same_by_any_process(tmp_path: Path, processes
         Unreadable("MISSING.PNG", "No such file or directory"),
         Unreadable("FLOATS.TIF", "floating-point pixels, whose white is unknown"),
     ]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_picture_larger_than_the_memory_is_none(processes: int) -> None:
+    found = outcomes(Pictures(range(70), short_of_memory, "picture {}".format, processes))
+    assert found[3] == Unreadable("picture 3", "more pixels than there is memory for")
+    del found[3]
+    assert found == expected([*range(3), *range(4, 70)])
 
 
 def test_a_killed_process_is_told_in_a_line() -> None:

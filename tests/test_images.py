@@ -18,6 +18,10 @@ from stages.stored_images import write_split
 Make = Callable[..., LabelledImages]
 
 
+# What is no line feed, though splitlines() takes it for one, and what UTF-8 writes as many bytes.
+NAMES = ("train/a/x.png", "train/a/\u2028\u2029\x85\r\x0b.png", "", "train/猫 cat/ü.png", "😀")
+
+
 @given(n=st.integers(0, 5), shape=st.tuples(*[st.integers(1, 3)] * 3), seed=st.integers(0, 9))
 def test_save_and_load_are_inverse(
     tmp_path_factory: pytest.TempPathFactory, n: int, shape: tuple[int, int, int], seed: int
@@ -25,17 +29,39 @@ def test_save_and_load_are_inverse(
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 3, (n,), generator=generator)
-    saved = LabelledImages(images, labels, ("naïve", "二", 'a "b", c'))
+    names = torch.tensor(
+        list("".join(f"{name}\n" for name in NAMES[:n]).encode()), dtype=torch.uint8
+    )
+    saved = LabelledImages(images, labels, ("naïve", "二", 'a "b", c'), "pad", names)
     path = tmp_path_factory.mktemp("images") / "split.safetensors"
     saved.save(path)
     about = json.dumps({"classes": saved.classes, "fit": saved.fit}, ensure_ascii=False)
     assert path.read_bytes() == safetensors.torch.save(
-        {"images": images, "labels": labels}, {"split": about}
+        {"images": images, "labels": labels, "names": names}, {"split": about}
     )
     loaded = LabelledImages.load(path)
     assert torch.equal(loaded.images, saved.images)
     assert torch.equal(loaded.labels, saved.labels)
     assert (loaded.classes, loaded.fit) == (saved.classes, saved.fit)
+    assert loaded.pictures == saved.pictures == list(NAMES[:n])
+
+
+def test_pictures_without_names_have_their_numbers(tmp_path: Path, make_images: Make) -> None:
+    split = make_images(n=3)
+    assert split.pictures == ["0", "1", "2"]
+    split.save(tmp_path / "split")
+    loaded = LabelledImages.load(tmp_path / "split")
+    assert bytes(loaded.names.tolist()) == b"0\n1\n2\n"
+    assert loaded.pictures == split.pictures
+
+
+def test_a_subset_has_no_names(tmp_path: Path) -> None:
+    write_split(tmp_path / "split", [IMAGES.numpy()], (1, 2, 2), LABELS.numpy(), "xy", "ab", "crop")
+    split = LabelledImages.load(tmp_path / "split")
+    assert split.pictures == ["x", "y"]
+    subset = split.subset(torch.tensor([1]))
+    assert torch.equal(subset.labels, LABELS[1:])
+    assert subset.pictures == ["0"]
 
 
 def test_bytes_depend_on_the_content_alone(tmp_path: Path, make_images: Make) -> None:
@@ -54,7 +80,7 @@ def test_a_split_may_be_larger_than_the_memory(tmp_path: Path) -> None:
     shape, path = (3, 2000, 2000), tmp_path / "split.safetensors"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     n = 2 * memory // 12_000_000
-    write_split(path, [], shape, np.zeros(n, np.int64), ("a", "b"), "crop")
+    write_split(path, [], shape, np.zeros(n, np.int64), [], ("a", "b"), "crop")
     os.truncate(path, path.stat().st_size + n * 12_000_000)  # a hole: it takes no space on disk
     split = LabelledImages.load(path)
     assert split.images.shape == (n, *shape)

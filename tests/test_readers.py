@@ -147,9 +147,12 @@ def test_idx_files_are_images_with_their_labels(
         np.testing.assert_array_equal([np.asarray(image) for image, _ in opened], images)
 
 
-def test_an_idx_image_is_named(idx_source: Source) -> None:
-    pictures = split_of(idx_source, "test").pictures
-    assert pictures.name_of(pictures.items[1]) == "t10k-images-idx3-ubyte, image 1"
+@pytest.mark.parametrize(("name", "expected"), [("train", 3), ("test", 2)])
+def test_an_idx_image_is_named(idx_source: Source, name: str, expected: int) -> None:
+    split = split_of(idx_source, name)
+    names = [split.pictures.name_of(item) for item in split.pictures.items]
+    assert names == [f"{name}/{i}" for i in range(expected)]
+    assert split.name == name
 
 
 def test_idx_files_that_do_not_belong_together_are_refused(idx: Path) -> None:
@@ -232,7 +235,7 @@ def test_a_class_of_torchvision_that_holds_arrays_is_read(tmp_path: Path) -> Non
     for split, expected in (("train", [2, 0]), ("test", [9])):
         pictures = split_of(source, split).pictures
         assert pictures.processes == 1
-        assert pictures.name_of(pictures.items[-1]) == f"USPS, {split} image {len(expected) - 1}"
+        assert pictures.name_of(pictures.items[-1]) == f"{split}/{len(expected) - 1}"
         reference = datasets.USPS(tmp_path, train=split == "train")
         for item, label in zip(pictures.items, expected, strict=True):
             image, found = pictures.open_item(item)

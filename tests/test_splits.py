@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
+from torch import Generator, randperm
 
 from stages import stored_images
 from stages.collection import Collected
-from stages.decoding import Pictures
+from stages.decoding import Pictures, Unreadable
 from stages.images import LabelledImages
 from stages.readers import Source, SourceSplit
 from stages.splits import (
     Split,
     check_classes,
     check_duplicates,
+    check_readable,
     check_shapes,
     digests,
     name_classes,
@@ -43,6 +45,7 @@ def collected(
         SourceSplit("train", pictures),
         StoredImages(BytesIO(content), 0, shape, np.array(labels, np.int64)),
         np.arange(0, 2 * len(labels), 2),
+        [],
     )
 
 
@@ -50,7 +53,7 @@ def whole(labels: Sequence[int], values: Sequence[int] | None = None) -> Split:
     return Split.of_all(collected(labels, values))
 
 
-labels_of_three = st.lists(st.integers(0, 2), min_size=1, max_size=40)
+labels_of_three = st.lists(st.integers(0, 2), max_size=40)
 
 
 @given(labels=labels_of_three, data=st.data(), seed=st.integers(0, 2**63 - 1))
@@ -64,12 +67,12 @@ def test_each_image_is_in_one_split_in_its_order(
     check_parts(split, kept, held_out)
 
 
-@given(labels=labels_of_three, share=st.floats(0.01, 0.99), seed=st.integers(0, 2**63 - 1))
+@given(labels=labels_of_three, share=st.floats(0.01, 0.99), key=st.text())
 def test_so_it_is_if_a_share_of_each_class_is_held_out(
-    labels: list[int], share: float, seed: int
+    labels: list[int], share: float, key: str
 ) -> None:
     split = whole(labels)
-    kept, held_out = split.hold_out_of_each_class(share, seed)
+    kept, held_out = split.hold_out_of_each_class(share, key)
     check_parts(split, kept, held_out)
     for label in set(labels):
         of_class, out = labels.count(label), int((held_out.labels == label).sum())
@@ -90,19 +93,66 @@ def check_parts(split: Split, kept: Split, held_out: Split) -> None:
 
 def test_the_shares_are_those_of_scikit_learn() -> None:
     labels = [0] * 50 + [1] * 30 + [2] * 20
-    kept, held_out = whole(labels).hold_out_of_each_class(0.3, seed=0)
+    kept, held_out = whole(labels).hold_out_of_each_class(0.3, "key")
     expected = train_test_split(labels, test_size=0.3, stratify=labels, random_state=0)
     for found, reference in zip((kept, held_out), expected, strict=True):
         assert np.bincount(found.labels).tolist() == np.bincount(reference).tolist()
 
 
-@pytest.mark.parametrize("method", ["hold_out", "hold_out_of_each_class"])
-def test_the_seed_decides_which(method: str) -> None:
+@pytest.mark.parametrize("seed", [0, 1, 12345, 2**32 + 5, 2**63 - 1])
+def test_the_order_of_the_draw_is_that_of_torch(seed: int) -> None:
+    for n in (0, 1, 2, 3, 7, 1000, 60_000):
+        split, order = whole([0] * n, [0] * n), randperm(n, generator=Generator().manual_seed(seed))
+        for number in range(n + 1) if n < 10 else (1, n // 6, n - 1):
+            _, held_out = split.hold_out(number, seed)
+            assert held_out.indices.tolist() == sorted(order[:number].tolist())
+
+
+def test_the_seed_decides_which() -> None:
     split = whole([0, 1] * 20)
-    argument = 10 if method == "hold_out" else 0.25
-    chosen = [getattr(split, method)(argument, seed)[1].indices.tolist() for seed in (0, 0, 1)]
+    chosen = [split.hold_out(10, seed)[1].indices.tolist() for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
     assert chosen[0] != list(range(10))
+
+
+def test_the_key_decides_which_of_each_class() -> None:
+    split = whole([0, 1] * 20)
+    chosen = [
+        split.hold_out_of_each_class(0.25, key)[1].indices.tolist()
+        for key in ("test 0", "test 0", "test 1", "validation 0")
+    ]
+    assert chosen[0] == chosen[1]
+    assert len(set(map(tuple, [list(range(10)), *chosen]))) == 4
+
+
+def held_out_names(labels: dict[str, int], share: float) -> set[str]:
+    """Which of the pictures, name -> label, are held out."""
+    names = list(labels)
+    split = SourceSplit("train", Pictures(names, never_opened, str))
+    images = StoredImages(BytesIO(), 0, (1, 1, 1), np.array([*labels.values()], np.int64))
+    files = Collected(split, images, np.arange(len(names)), [])
+    _, held_out = Split.of_all(files).hold_out_of_each_class(share, "key")
+    return {names[i] for i in held_out.indices}
+
+
+@given(
+    labels=st.dictionaries(st.text(), st.integers(0, 2), min_size=1, max_size=40),
+    share=st.floats(0.01, 0.99),
+    data=st.data(),
+)
+def test_a_picture_more_or_less_moves_one_other_of_its_class_at_most(
+    labels: dict[str, int], share: float, data: st.DataObject
+) -> None:
+    picture = data.draw(st.sampled_from(sorted(labels)))
+    others = {name: label for name, label in labels.items() if name != picture}
+    moved = (held_out_names(labels, share) ^ held_out_names(others, share)) - {picture}
+    assert [labels[name] for name in moved] in ([], [labels[picture]])
+
+
+@given(order=st.permutations(range(40)))
+def test_the_order_of_the_pictures_decides_nothing(order: list[int]) -> None:
+    in_order, otherwise = ({f"{i}.png": i % 3 for i in some} for some in (range(40), order))
+    assert held_out_names(in_order, 0.3) == held_out_names(otherwise, 0.3)
 
 
 def test_a_part_is_split_further() -> None:
@@ -119,6 +169,7 @@ def test_a_split_is_written_as_what_the_other_stages_load(tmp_path: Path) -> Non
     loaded = LabelledImages.load(tmp_path / "split")
     assert loaded.images.flatten().tolist() == [(40, 50, 60, 70)[i] for i in split.indices]
     assert loaded.labels.tolist() == split.labels.tolist()
+    assert loaded.pictures == [f"picture {2 * i}" for i in split.indices]
     assert (loaded.classes, loaded.fit) == (("a", "b", "c"), "pad")
 
 
@@ -151,6 +202,19 @@ def test_names_of_a_folder_are_all_classes() -> None:
     assert name_classes(source, files, files) == (("a", "b", "c"), files, files)
 
 
+def test_pictures_that_cannot_be_read_are_told_at_once() -> None:
+    broken = [Unreadable(f"{i}.png", f"reason {i}") for i in range(5)]
+    check_readable([], skip=False)
+    check_readable(broken, skip=True)
+    for number, named in (
+        (1, "0.png (reason 0)"),
+        (5, "0.png (reason 0), 1.png (reason 1), 2.png (reason 2)"),
+    ):
+        message = f"{number} pictures cannot be read, such as {named}; mend or remove them, or set"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)} tensorize.skip_broken"):
+            check_readable(broken[:number], skip=False)
+
+
 def test_test_images_have_the_shape_of_training_images() -> None:
     check_shapes(collected([0], shape=(1, 2, 3)), collected([0, 1], shape=(1, 2, 3)))
     message = "training images are 1 x 2 x 3, test images 1 x 3 x 2 pixels; set tensorize.size"
@@ -179,30 +243,47 @@ def test_two_classes_with_an_image_of_each_in_each_will_do() -> None:
     check_classes(("a", "b"), whole([0, 1]), whole([1, 0]), whole([0, 1]))
 
 
-FOUND = "2 of 3 test images are training images too; the first: picture 2 is picture 4"
+def check_told(
+    train: Collected, test: Collected, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = f"{found}; remove them, or set tensorize.allow_duplicates to true"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        check_duplicates(train, test, allowed=False)
+    assert capsys.readouterr().out == ""
+    check_duplicates(train, test, allowed=True)
+    assert capsys.readouterr().out == f"{found}\n"
 
 
 def test_training_images_among_the_test_images_are_counted_and_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    train, test = whole([0, 1, 0], [10, 20, 30]), whole([0, 1, 1], [40, 30, 10])
-    with pytest.raises(ValueError, match=f"^{FOUND}; remove them, or set tensorize.allow_dup"):
-        check_duplicates(train, test, allowed=False)
-    check_duplicates(train, test, allowed=True)
-    assert capsys.readouterr().out == FOUND + "\n"
+    train, test = collected([0, 1, 0], [10, 20, 30]), collected([0, 1, 1, 0], [40, 30, 10, 50])
+    named = "picture 2 (as picture 4), picture 4 (as picture 0)"
+    found = f"2 of 4 test images are training images too, such as {named}"
+    check_told(train, test, found, capsys)
 
 
-def test_so_they_are_if_both_splits_are_of_the_same_files() -> None:
-    files = collected([0] * 6, [10, 20, 30, 20, 10, 10])
-    train = Split(files, np.array([1, 2, 5]))
-    message = "2 of 2 test images are training images too; the first: picture 6 is picture 2"
-    with pytest.raises(ValueError, match=message):
-        check_duplicates(train, Split(files, np.array([3, 4])), allowed=False)
-    check_duplicates(Split(files, np.array([1, 2])), Split(files, np.array([0, 4])), allowed=False)
+def test_three_of_them_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = collected([0] * 3, [10, 10, 20]), collected([0] * 5, [10] * 5)
+    named = "picture 0 (as picture 0), picture 2 (as picture 0), picture 4 (as picture 0)"
+    found = f"5 of 5 test images are training images too, such as {named}"
+    check_told(train, test, found, capsys)
+
+
+def test_pictures_that_are_there_again_are_told_before_they_are_split(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = collected([0, 0, 0, 1, 0, 1], [10, 20, 30, 20, 40, 20])
+    named = "picture 6 (as picture 2), picture 10 (as picture 2)"
+    found = f"2 of 6 pictures are there again, to be trained on and tested on, such as {named}"
+    check_told(files, files, found, capsys)
+    different = collected([0, 0, 1], [10, 20, 30])
+    check_duplicates(different, different, allowed=False)
+    assert capsys.readouterr().out == ""
 
 
 def test_duplicates_within_a_split_are_no_leak(capsys: pytest.CaptureFixture[str]) -> None:
-    check_duplicates(whole([0, 1], [10, 10]), whole([0, 1], [20, 20]), allowed=False)
+    check_duplicates(collected([0, 1], [10, 10]), collected([0, 1], [20, 20]), allowed=False)
     assert capsys.readouterr().out == ""
 
 

@@ -28,25 +28,29 @@ def stored(path: Path, images: NDArray[np.uint8], offset: int = 0) -> StoredImag
     return StoredImages(path.open("rb"), offset, (channels, height, width), np.arange(len(images)))
 
 
+lines = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
+
+
 @given(
-    n=st.integers(0, 5),
+    names=st.lists(lines, max_size=5),
     shape=shapes,
     classes=st.lists(st.text(), min_size=1, max_size=3),
     fit=st.sampled_from(["crop", "pad"]),
 )
 def test_a_splits_file_is_what_safetensors_would_write(
     tmp_path_factory: pytest.TempPathFactory,
-    n: int,
+    names: list[str],
     shape: Shape,
     classes: list[str],
     fit: Literal["crop", "pad"],
 ) -> None:
-    images, labels = images_of(n, shape), np.arange(n)
+    images, labels = images_of(len(names), shape), np.arange(len(names))
     path = tmp_path_factory.getbasetemp() / "split.safetensors"
-    write_split(path, np.array_split(images, 2), shape, labels, classes, fit)
+    write_split(path, np.array_split(images, 2), shape, labels, iter(names), classes, fit)
     about = json.dumps({"classes": classes, "fit": fit}, ensure_ascii=False)
-    expected = safetensors.numpy.save({"images": images, "labels": labels}, {"split": about})
-    assert path.read_bytes() == expected
+    text = np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
+    tensors: dict[str, NDArray[Any]] = {"images": images, "labels": labels, "names": text}
+    assert path.read_bytes() == safetensors.numpy.save(tensors, {"split": about})
 
 
 def test_a_split_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -56,7 +60,7 @@ def test_a_split_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
     path = tmp_path / "split.safetensors"
     with pytest.raises(OSError, match="the disk is gone"):
-        write_split(path, broken_off(), (1, 2, 2), np.arange(2), ["a", "b"], "crop")
+        write_split(path, broken_off(), (1, 2, 2), np.arange(2), "xy", ["a", "b"], "crop")
     assert not list(tmp_path.iterdir())
 
 
@@ -105,10 +109,11 @@ def test_memory_does_not_grow_with_the_number_of_images(
 
     def peak(n: int) -> int:
         of_file = stored(tmp_path / "stored", np.zeros((n, 1, 32, 32), np.uint8))
-        labels, every_other = np.zeros(n, np.int64), np.arange(0, n, 2)
+        labels, every_other = np.zeros(n // 2, np.int64), np.arange(0, n, 2)
+        names = map(str, every_other)
         tracemalloc.start()
         chosen: Any = of_file.chosen(every_other)
-        write_split(tmp_path / "split", chosen, (1, 32, 32), labels[every_other], ["a"], "crop")
+        write_split(tmp_path / "split", chosen, (1, 32, 32), labels, names, ["a"], "crop")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         of_file.file.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -80,6 +81,10 @@ def values(images: LabelledImages) -> list[int]:
     return [int(image[0, 0, 0]) for image in images.images]
 
 
+def name_of(value: int) -> str:
+    return f"train/{'cat' if value < 12 else 'dog'}/{value:02}.png"
+
+
 def test_a_folder_becomes_three_splits(raw: Path, tmp_path: Path) -> None:
     splits = run(raw, tmp_path / "out")
     assert [len(splits[name]) for name in OUTS] == [13, 2, 5]
@@ -88,6 +93,7 @@ def test_a_folder_becomes_three_splits(raw: Path, tmp_path: Path) -> None:
         assert split.image_shape == (1, 2, 3)
         assert values(split) == sorted(values(split))
         assert split.labels.tolist() == [int(value >= 12) for value in values(split)]
+        assert split.pictures == [name_of(value) for value in values(split)]
     assert sorted(value for split in splits.values() for value in values(split)) == list(range(20))
     assert splits["test"].labels.tolist() == [0, 0, 0, 1, 1]
     assert (tmp_path / "out" / "skipped.csv").read_text() == "picture,reason\n"
@@ -100,10 +106,39 @@ def test_a_test_split_of_its_own_is_kept(raw: Path, tmp_path: Path) -> None:
     splits = run(raw, tmp_path / "out", validation=0.1)
     assert [len(splits[name]) for name in OUTS] == [18, 2, 2]
     assert values(splits["test"]) == [30, 40]
+    assert splits["test"].pictures == ["test/cat/1.png", "test/dog/1.png"]
+
+
+def test_a_new_picture_leaves_the_others_where_they_are(raw: Path, tmp_path: Path) -> None:
+    before = run(raw, tmp_path / "before", validation=0.25)
+    for value in range(100, 110):
+        new = f"train/cat/{value}.png"
+        picture(raw / new, value)
+        after = run(raw, tmp_path / "after", validation=0.25)
+        for name in OUTS:
+            moved = {*before[name].pictures} ^ {*after[name].pictures}
+            assert all(picture.startswith("train/cat/") for picture in moved)
+            assert name != "test" or len(moved - {new}) <= 1
+        (raw / new).unlink()
 
 
 def test_there_need_be_no_validation_images(raw: Path, tmp_path: Path) -> None:
     assert len(run(raw, tmp_path / "out", validation=0)["validation"]) == 0
+
+
+def test_names_are_kept_as_they_are(raw: Path, tmp_path: Path) -> None:
+    name = 'train/dog/\u2028 猫, "\u2029.png'
+    (raw / name_of(13)).rename(raw / name)
+    (raw / "train" / "dog" / "\u2028.png").touch()
+    splits = run(raw, tmp_path / "out", skip_broken=True)
+    found = {
+        value: name
+        for split in splits.values()
+        for value, name in zip(values(split), split.pictures, strict=True)
+    }
+    assert found == {value: name_of(value) for value in range(20)} | {13: name}
+    with (tmp_path / "out" / "skipped.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1][0] == "train/dog/\u2028.png"
 
 
 @pytest.mark.parametrize("key", ["test", "seed"])
@@ -129,6 +164,10 @@ def test_idx_files_become_what_they_hold(tmp_path: Path) -> None:
     splits = run(raw, tmp_path / "out")
     np.testing.assert_array_equal(splits["test"].images[:, 0].numpy(), images[15:])
     assert splits["test"].labels.tolist() == labels[15:].tolist()
+    assert splits["test"].pictures == [f"test/{i}" for i in range(5)]
+    for name in OUTS[:2]:
+        numbers = [int(picture.removeprefix("train/")) for picture in splits[name].pictures]
+        np.testing.assert_array_equal(splits[name].images[:, 0].numpy(), images[numbers])
     both = np.concatenate([splits[name].images[:, 0].numpy() for name in OUTS[:2]])
     assert sorted(map(bytes, both)) == sorted(map(bytes, images[:15]))
     colour = run(raw, tmp_path / "colour", channels=3, size=[5, 4])
@@ -143,9 +182,15 @@ def break_two(raw: Path) -> None:
     (raw / "train" / "dog" / "15.png").write_bytes(whole[:-25])
 
 
-def test_a_broken_picture_stops_it(raw: Path, tmp_path: Path) -> None:
+def test_broken_pictures_stop_it_and_are_told_at_once(raw: Path, tmp_path: Path) -> None:
     break_two(raw)
-    message = "train/cat/05.png: cannot be read: none of the formats PNG"
+    for name in ("cat", "dog"):
+        picture(raw / "test" / name / "1.png", 30)
+        (raw / "test" / name / "2.png").touch()
+    message = (
+        r"4 pictures cannot be read, such as train/cat/05.png \(none of .*\),"
+        r" train/dog/15.png \(.*\), test/cat/2.png \(an empty file\); mend or remove them"
+    )
     with pytest.raises(ValueError, match=f"^{message}.* set tensorize.skip_broken to true"):
         run(raw, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -195,13 +240,29 @@ def test_a_test_image_that_is_trained_on_is_an_error_unless_allowed(
     picture(raw / "test" / "cat" / "1.png", 30)
     picture(raw / "test" / "dog" / "7.png", 7)
     message = (
-        "1 of 2 test images are training images too; the first: test/dog/7.png is train/cat/07.png"
+        "1 of 2 test images are training images too, such as test/dog/7.png (as train/cat/07.png)"
     )
-    with pytest.raises(ValueError, match=f"^{message}; remove them, or set tensorize.allow"):
-        run(raw, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-    run(raw, tmp_path / "out", allow_duplicates=True)
-    assert message in capsys.readouterr().out
+    check_allowed(raw, tmp_path / "out", message, capsys)
+
+
+def test_so_is_a_picture_that_is_there_twice_before_it_is_split(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(raw / "train" / "dog" / "99.png", 7)
+    message = (
+        "1 of 21 pictures are there again, to be trained on and tested on, such as"
+        " train/dog/99.png (as train/cat/07.png)"
+    )
+    check_allowed(raw, tmp_path / "out", message, capsys)
+
+
+def check_allowed(raw: Path, out: Path, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = re.escape(f"{message}; remove them, or set tensorize.allow_duplicates")
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        run(raw, out)
+    assert not list(out.iterdir())
+    run(raw, out, allow_duplicates=True)
+    assert f"{message}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -242,18 +303,51 @@ def test_a_test_split_without_a_picture_is_told(raw: Path, tmp_path: Path) -> No
         run(raw, tmp_path / "out")
 
 
+@pytest.fixture
+def with_test(raw: Path) -> Path:
+    """The same with a test split of its own, so that 12 cats and 8 dogs are to train on."""
+    for value, name in ((30, "cat"), (40, "dog")):
+        picture(raw / "test" / name / "1.png", value)
+    return raw
+
+
 @pytest.mark.parametrize(
-    ("validation", "images"), [(0, 0), (7, 7), (0.5, 10), (0.26, 5), (0.024, 0), (0.97, 19)]
+    ("share", "cats", "dogs"), [(0.5, 6, 4), (0.26, 3, 2), (0.024, 1, 1), (0.97, 11, 7)]
 )
-def test_validation_is_a_count_or_a_share(tmp_path: Path, validation: float, images: int) -> None:
-    assert load(tmp_path, validation=validation).validation_images(20) == images
+def test_validation_below_one_is_a_share_of_each_class(
+    with_test: Path, tmp_path: Path, share: float, cats: int, dogs: int
+) -> None:
+    splits = run(with_test, tmp_path / "out", validation=share)
+    assert np.bincount(splits["validation"].labels).tolist() == [cats, dogs]
+    assert np.bincount(splits["train"].labels).tolist() == [12 - cats, 8 - dogs]
 
 
-@pytest.mark.parametrize("validation", [20, 21, 0.99])
-def test_something_must_be_left_to_train_on(tmp_path: Path, validation: float) -> None:
+@pytest.mark.parametrize("number", [1, 7, 17])
+def test_or_a_count_drawn_from_all_of_them(with_test: Path, tmp_path: Path, number: int) -> None:
+    found = values(run(with_test, tmp_path / "out", validation=number, seed=3)["validation"])
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
+    assert found == sorted(order[:number].tolist())
+
+
+@pytest.mark.parametrize("validation", [0.5, 10])
+def test_the_seed_decides_the_validation_images(
+    with_test: Path, tmp_path: Path, validation: float
+) -> None:
+    one, other = (
+        values(run(with_test, tmp_path / "out", validation=validation, seed=seed)["validation"])
+        for seed in (0, 1)
+    )
+    assert one != other
+    assert len(one) == len(other) == 10
+
+
+@pytest.mark.parametrize("validation", [20, 21])
+def test_something_must_be_left_to_train_on(
+    with_test: Path, tmp_path: Path, validation: int
+) -> None:
     message = rf"^tensorize.validation: found {validation}; expected less than 20"
     with pytest.raises(ValueError, match=message):
-        load(tmp_path, validation=validation).validation_images(20)
+        run(with_test, tmp_path / "out", validation=validation)
 
 
 @pytest.mark.parametrize(
