@@ -127,12 +127,12 @@ class Decoder:
         try:
             image, label = self.open_item(item)
             image = self.preprocessing(image)
+            bands = image.split() if len(image.getbands()) > 1 else [image]
+            pixels = b"".join(band.tobytes() for band in bands)
         except ValueError as error:
             return Unreadable(self.name_of(item), str(error))
         except MemoryError:
             return Unreadable(self.name_of(item), "more pixels than there is memory for")
-        bands = image.split() if len(image.getbands()) > 1 else [image]
-        pixels = b"".join(band.tobytes() for band in bands)
         return Decoded(pixels, image.size[::-1], label)
 
 

@@ -210,7 +210,7 @@ def test_pictures_that_cannot_be_read_are_told_at_once() -> None:
         (1, "0.png (reason 0)"),
         (5, "0.png (reason 0), 1.png (reason 1), 2.png (reason 2)"),
     ):
-        message = f"{number} pictures cannot be read, such as {named}; mend or remove them, or set"
+        message = f"{number} of the pictures cannot be read: {named}; mend or remove them, or set"
         with pytest.raises(ValueError, match=f"^{re.escape(message)} tensorize.skip_broken"):
             check_readable(broken[:number], skip=False)
 

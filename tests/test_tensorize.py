@@ -188,7 +188,7 @@ def test_broken_pictures_stop_it_and_are_told_at_once(raw: Path, tmp_path: Path)
         picture(raw / "test" / name / "1.png", 30)
         (raw / "test" / name / "2.png").touch()
     message = (
-        r"4 pictures cannot be read, such as train/cat/05.png \(none of .*\),"
+        r"4 of the pictures cannot be read: train/cat/05.png \(none of .*\),"
         r" train/dog/15.png \(.*\), test/cat/2.png \(an empty file\); mend or remove them"
     )
     with pytest.raises(ValueError, match=f"^{message}.* set tensorize.skip_broken to true"):
