@@ -41,18 +41,28 @@ def inputs_that_differ(committed: dict[str, Any], now: dict[str, Any]) -> list[s
         before, after = (lock["stages"].get(name, {}) for lock in (committed, now))
         if before.get("cmd") != after.get("cmd"):
             lines.append(f"the command of {name}")
-        params = [lock.get("params", {}).get("params.yaml", {}) for lock in (before, after)]
-        for section in sorted(params[0].keys() | params[1].keys()):
-            values = [param.get(section, {}) for param in params]
-            for key in sorted(values[0].keys() | values[1].keys()):
-                old, new = (value.get(key) for value in values)
-                if old != new:
-                    lines.append(f"params: {section}.{key}: {old!r} was committed, now {new!r}")
+        params = [_params(lock) for lock in (before, after)]
+        for key in sorted(params[0].keys() | params[1].keys()):
+            old, new = (values.get(key) for values in params)
+            if old != new:
+                lines.append(f"params: {key}: {old!r} was committed, now {new!r}")
         deps = [{d["path"]: d["md5"] for d in lock.get("deps", [])} for lock in (before, after)]
         for path in sorted(deps[0].keys() | deps[1].keys()):
             if deps[0].get(path) != deps[1].get(path) and path not in made:
                 lines.append(f"{'code' if path.endswith('.py') else 'data'}: {path} ({name})")
     return lines
+
+
+def _params(stage: dict[str, Any]) -> dict[str, Any]:
+    """The params that a stage's lock holds, by full name; DVC keeps sections and single keys."""
+    found: dict[str, Any] = {}
+    for name, value in stage.get("params", {}).get("params.yaml", {}).items():
+        found |= (
+            {f"{name}.{k}": v for k, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return found
 
 
 def versions_that_differ(lock: str) -> list[str]:

@@ -73,6 +73,7 @@ def test_each_kind_of_input_is_named() -> None:
     now = copy.deepcopy(committed)
     train = now["stages"]["train"]
     train["params"]["params.yaml"]["train"]["seed"] = 5
+    now["stages"]["tensorize"]["params"]["params.yaml"]["tensorize.size"] = 14
     for dep in train["deps"]:
         if dep["path"] == "stages/model.py":
             dep["md5"] = "0"
@@ -83,6 +84,7 @@ def test_each_kind_of_input_is_named() -> None:
                 entry["md5"] = "0"
     assert inputs_that_differ(committed, now) == [
         "data: pictures (download)",
+        "params: tensorize.size: None was committed, now 14",
         "params: train.seed: 0 was committed, now 5",
         "code: stages/model.py (train)",
     ]
