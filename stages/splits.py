@@ -76,7 +76,7 @@ class Split:
     def write(self, path: Path, classes: Sequence[str], fit: Fit) -> None:
         """Write the split's file."""
         images = self.collected.images
-        names = [self.collected.name(index) for index in self.indices]
+        names = map(self.collected.name, self.indices)
         chosen = images.chosen(self.indices)
         write_split(path, chosen, images.shape, self.labels, names, classes, fit)
 

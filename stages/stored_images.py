@@ -69,7 +69,9 @@ def write_split(
     Its bytes depend on the content alone, and are those that safetensors itself would write
     (github.com/huggingface/safetensors, "Format").
     """
-    number, lines = len(labels), "".join(f"{name}\n" for name in names).encode()
+    number, lines = len(labels), bytearray()
+    for name in names:
+        lines += f"{name}\n".encode()
     end_of_labels = 8 * number
     end_of_images = end_of_labels + number * prod(shape)
     header: dict[str, Any] = {
