@@ -1,6 +1,7 @@
 """Made-up images, and a web server of the tests' own."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,3 +77,20 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+def silent(request: BaseHTTPRequestHandler) -> None:
+    """An answer for `serve`: none."""
+    request.rfile.read(1)  # until the client hangs up
+
+
+def dripping(request: BaseHTTPRequestHandler) -> None:
+    """An answer for `serve`: a byte now and then."""
+    request.send_response(200)
+    request.end_headers()
+    try:
+        for _ in range(100):
+            request.wfile.write(b"x")
+            time.sleep(0.02)
+    except ConnectionError:
+        pass  # the client hung up, as it should

@@ -164,19 +164,18 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", *TARS])
-def test_too_many_members_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+@pytest.mark.parametrize(
+    ("bound", "value", "problem"),
+    [
+        ("MOST_MEMBERS", 2, "dog/.hidden: more than 2 members"),
+        ("MOST_BYTES", 3001, "dog/2.png: more than 3,001 bytes in all"),
+    ],
+)
+def test_too_many_members_or_bytes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, bound: str, value: int, problem: str
 ) -> None:
-    monkeypatch.setattr(archives, "MOST_MEMBERS", 2)
-    refuse(pack(tmp_path / "archive", kind), "dog/.hidden: more than 2 members")
-
-
-@pytest.mark.parametrize("kind", ["zip", *TARS])
-def test_too_many_bytes_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(archives, "MOST_BYTES", 3001)
-    refuse(pack(tmp_path / "archive", kind), "dog/2.png: more than 3,001 bytes in all")
+    monkeypatch.setattr(archives, bound, value)
+    refuse(pack(tmp_path / "archive", kind), problem)
 
 
 def test_a_member_longer_than_it_says_fills_no_disk(

@@ -12,7 +12,7 @@ import pytest
 from stages import mirrors
 from stages.content import CHUNK, Content, WrongContent
 from stages.mirrors import fetch_from_mirror
-from tests.conftest import Answer, Serve
+from tests.conftest import Answer, Serve, dripping, silent
 
 RIGHT = bytes(range(256)) * 200
 GZIPPED = gzip.compress(RIGHT)
@@ -50,24 +50,9 @@ def in_turn(*answers: Answer) -> Answer:
     return answer
 
 
-def silent(request: BaseHTTPRequestHandler) -> None:
-    request.rfile.read(1)  # until the client hangs up
-
-
 def silent_half_way(request: BaseHTTPRequestHandler) -> None:
     body(RIGHT[:9], content_length=str(len(RIGHT)))(request)
     silent(request)
-
-
-def dripping(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    try:
-        for _ in range(100):
-            request.wfile.write(b"x")
-            time.sleep(0.02)
-    except ConnectionError:
-        pass  # the client hung up, as it should
 
 
 def endless(request: BaseHTTPRequestHandler) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import pickle
 import tarfile
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -17,7 +16,7 @@ from torchvision import datasets
 from stages import mirrors
 from stages.content import WrongContent
 from stages.published import Published, fetch_published
-from tests.conftest import Serve
+from tests.conftest import Serve, dripping, silent
 
 CIFAR10 = Published("CIFAR10", {"train": True}, {"train": False})
 USPS = Published("USPS", {"train": True}, {"train": False})
@@ -151,21 +150,6 @@ def test_what_a_server_calls_an_encoding_is_not_unpacked_on_the_way(
     server = serve(serving(cifar10, content_encoding="x-gzip"))
     fetch_published(CIFAR10, tmp_path, server.url)
     assert len(datasets.CIFAR10(tmp_path)) == 20
-
-
-def silent(request: BaseHTTPRequestHandler) -> None:
-    request.rfile.read(1)  # until the client hangs up
-
-
-def dripping(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.end_headers()
-    try:
-        for _ in range(100):
-            request.wfile.write(b"x")
-            time.sleep(0.02)
-    except ConnectionError:
-        pass  # the client hung up, as it should
 
 
 @pytest.mark.parametrize(
