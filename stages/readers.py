@@ -6,7 +6,7 @@ class) or `torchvision` (whatever its class reads).
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -126,7 +126,15 @@ def _idx_split(raw: Path, name: str, files: str, classes: Sequence[str]) -> Sour
 
 
 @dataclass(frozen=True)
-class _IdxOpener:
+class _Opener:
+    """What a process has opened stays its own: what is sent to others are the fields alone."""
+
+    def __getstate__(self) -> Any:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class _IdxOpener(_Opener):
     """Opens image i; each process maps the files for itself."""
 
     images_path: Path
@@ -193,15 +201,12 @@ def _torchvision(raw: Path, about: Any) -> Source:
 
 
 @dataclass(frozen=True)
-class _TorchvisionOpener:
+class _TorchvisionOpener(_Opener):
     """Opens image i of a split of torchvision's data set; each process reads it for itself."""
 
     raw: Path
     class_name: str
     arguments: tuple[tuple[str, Any], ...]
-
-    def __getstate__(self) -> Any:
-        return {key: value for key, value in vars(self).items() if key != "dataset"}
 
     @cached_property
     def dataset(self) -> Any:

@@ -145,6 +145,8 @@ def test_idx_files_are_images_with_their_labels(
         opened = [copy(item) for item in pictures.items]
         assert [label for _, label in opened] == labels
         np.testing.assert_array_equal([np.asarray(image) for image, _ in opened], images)
+    sent = pickle.dumps(pictures.open_item)  # now that the files are open
+    assert images.tobytes() not in sent
 
 
 @pytest.mark.parametrize(("name", "expected"), [("train", 3), ("test", 2)])
