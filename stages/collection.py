@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from tqdm import tqdm
 
-from stages.decoding import Decoded, Unreadable, decode
+from stages.decoding import Unreadable, decode
 from stages.preprocessing import Preprocessing
 from stages.readers import SourceSplit
 from stages.stored_images import Indices, StoredImages
@@ -73,7 +73,9 @@ def _decoded(
                     unreadable.append(outcome)
                 else:
                     height_width = height_width or outcome.size
-                    _check_size(pictures.name_of(pictures.items[position]), outcome, height_width)
+                    if outcome.size != height_width:
+                        name = pictures.name_of(pictures.items[position])
+                        raise ValueError(_other_size(name, outcome.size, height_width))
                     file.write(outcome.pixels)
                     labels[images], items[images] = outcome.label, position
                     images += 1
@@ -88,10 +90,9 @@ def _decoded(
     return Collected(split, stored, items[:images], unreadable)
 
 
-def _check_size(name: str, picture: Decoded, expected: tuple[int, int]) -> None:
-    if picture.size != expected:
-        (height, width), (h, w) = picture.size, expected
-        raise ValueError(
-            f"{name}: {height} x {width} pixels, but those before it have {h} x {w};"
-            " set tensorize.size, to which all are brought"
-        )
+def _other_size(name: str, found: tuple[int, int], expected: tuple[int, int]) -> str:
+    (height, width), (h, w) = found, expected
+    return (
+        f"{name}: {height} x {width} pixels, but those before it have {h} x {w};"
+        " set tensorize.size, to which all are brought"
+    )

@@ -56,9 +56,9 @@ class Split:
         picture that is added or taken away leaves the others where they are, but for one that makes
         up the share.
         """
-        chosen = [np.arange(0)]
-        for label in np.unique(self.labels):
-            of_class = np.flatnonzero(self.labels == label)
+        labels, chosen = self.labels, [np.arange(0)]
+        for label in np.unique(labels):
+            of_class = np.flatnonzero(labels == label)
             names = [self.collected.name(index) for index in self.indices[of_class]]
             order = np.argsort([blake2b(f"{key} {name}".encode()).digest() for name in names])
             number = min(max(1, int(len(order) * share + 0.5)), len(order) - 1)
