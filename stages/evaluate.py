@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 from typer import Option
 
-from stages.command import run
-from stages.confusion_matrix import Confusion, confusions, matrix_figure
-from stages.images import LabelledImages
-from stages.model import LogisticRegression, use_threads
-from stages.params import Integer, Params
-from stages.pictures import diverging, figure, fitted, rgb, templates
-from stages.tables import csv_text
-from stages.whole_file import write_text
+from stages.base.command import run
+from stages.base.csv_text import csv_text
+from stages.base.params import Integer, Params
+from stages.base.whole_files import write_text
+from stages.formats.model_file import LogisticRegression, use_threads
+from stages.formats.split_file import LabelledImages
+from stages.report.confusion_matrix import Confusion, confusions, matrix_figure
+from stages.report.svg import diverging, figure, fitted, rgb, templates
 
 
 class EvaluateParams(Params):

@@ -21,8 +21,8 @@ import typer
 import yaml
 from torch import Tensor
 
-from stages.command import run
-from stages.model import LogisticRegression, use_threads
+from stages.base.command import run
+from stages.formats.model_file import LogisticRegression, use_threads
 from stages.train import TrainParams, fit, read_splits
 
 NEAREST = 24  # weights whose rounding is tried the other way, alone, in pairs and in threes

@@ -21,11 +21,11 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from typer import Argument, Option
 
-from stages.command import run
-from stages.decoding import Decoded, Pictures, Unreadable, decode
-from stages.folders import pictures_in
-from stages.preprocessing import Preprocessing, open_picture
-from stages.stored_images import Fit
+from stages.base.command import run
+from stages.images.decoding import Decoded, Pictures, Unreadable, decode
+from stages.images.folders import pictures_in
+from stages.images.preprocessing import Preprocessing, open_picture
+from stages.images.stored_images import Fit
 
 Answer = list[tuple[str, float]]  # labels with their probabilities, the likeliest first
 

@@ -13,12 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typer import Option
 
-from stages.collection import collect
-from stages.command import run
-from stages.params import Integer, Params, Real, number
-from stages.preprocessing import EDGE, Preprocessing
-from stages.readers import read_source
-from stages.splits import (
+from stages.base.command import run
+from stages.base.csv_text import csv_text
+from stages.base.params import Integer, Params, Real, number
+from stages.base.whole_files import write_text
+from stages.images.collection import collect
+from stages.images.preprocessing import EDGE, Preprocessing
+from stages.images.readers import read_source
+from stages.images.splits import (
     Split,
     check_classes,
     check_duplicates,
@@ -26,9 +28,7 @@ from stages.splits import (
     check_shapes,
     name_classes,
 )
-from stages.stored_images import Fit
-from stages.tables import csv_text
-from stages.whole_file import write_text
+from stages.images.stored_images import Fit
 
 
 def _one_or_three(value: Any) -> Any:

@@ -21,13 +21,15 @@ from torch.nn.functional import nll_loss
 from tqdm import tqdm
 from typer import Option
 
-from stages.checkpoint import Checkpoint, State, run_key
-from stages.command import run
-from stages.images import LabelledImages
-from stages.model import LogisticRegression, log_probabilities, pixels, use_threads
-from stages.optimizers import SGD, Adam, Optimizer, learning_rate_at
-from stages.params import Integer, Params, Real
-from stages.processes import (
+from stages.base.command import run
+from stages.base.csv_text import csv_text
+from stages.base.params import Integer, Params, Real
+from stages.base.whole_files import write_text
+from stages.formats.model_file import LogisticRegression, log_probabilities, pixels, use_threads
+from stages.formats.split_file import LabelledImages
+from stages.training.checkpoint import Checkpoint, State, run_key
+from stages.training.optimizers import SGD, Adam, Optimizer, learning_rate_at
+from stages.training.processes import (
     ALONE,
     Processes,
     become_torchrun,
@@ -35,8 +37,6 @@ from stages.processes import (
     processes_asked_for,
     under_torchrun,
 )
-from stages.tables import csv_text
-from stages.whole_file import write_text
 
 CPU = torch.device("cpu")
 PIXELS_AT_A_TIME = 2**19  # where no gradient is taken: 4 MB in float64, which stay in the cache

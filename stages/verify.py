@@ -21,7 +21,7 @@ import typer
 import yaml
 from numpy.typing import NDArray
 
-from stages.command import run
+from stages.base.command import run
 
 Weights = NDArray[np.float64]
 
@@ -73,9 +73,9 @@ FIT = """
 import sys
 from pathlib import Path
 import numpy
-from stages.checkpoint import State
-from stages.model import use_threads
-from stages.processes import joined_processes
+from stages.training.checkpoint import State
+from stages.formats.model_file import use_threads
+from stages.training.processes import joined_processes
 from stages.train import CPU, TrainParams, fit, read_splits
 
 params_path, train, validation, out, interrupted = sys.argv[1:]
@@ -98,8 +98,8 @@ with joined_processes(CPU) as processes:
 # Keeps the state often enough to be killed with one, whatever the length of the run.
 KEEP_OFTEN = """
 import runpy, sys
-import stages.checkpoint
-stages.checkpoint.SECONDS = 0.2
+import stages.training.checkpoint
+stages.training.checkpoint.SECONDS = 0.2
 runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
 """
 

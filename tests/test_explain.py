@@ -18,7 +18,7 @@ from stages.explain import (
     table_difference,
     versions_that_differ,
 )
-from stages.images import LabelledImages
+from stages.formats.split_file import LabelledImages
 from stages.train import Splits, TrainParams, fit
 from tests.conftest import ROOT
 
@@ -75,7 +75,7 @@ def test_each_kind_of_input_is_named() -> None:
     train["params"]["params.yaml"]["train"]["seed"] = 5
     now["stages"]["tensorize"]["params"]["params.yaml"]["tensorize.size"] = 14
     for dep in train["deps"]:
-        if dep["path"] == "stages/model.py":
+        if dep["path"] == "stages/formats/model_file.py":
             dep["md5"] = "0"
     now["stages"]["download"]["deps"].append({"path": "pictures", "md5": "0"})
     for stage in ("train", "evaluate"):  # what the stages make themselves decides nothing
@@ -86,7 +86,7 @@ def test_each_kind_of_input_is_named() -> None:
         "data: pictures (download)",
         "params: tensorize.size: None was committed, now 14",
         "params: train.seed: 0 was committed, now 5",
-        "code: stages/model.py (train)",
+        "code: stages/formats/model_file.py (train)",
     ]
 
 

@@ -16,9 +16,9 @@ import torch
 import yaml
 from PIL import Image
 
-from stages.images import LabelledImages
+from stages.formats.split_file import LabelledImages
+from stages.sources.wheels import idx_bytes
 from stages.tensorize import TensorizeParams, tensorize
-from stages.wheels import idx_bytes
 from tests.conftest import ROOT
 
 PARAMS: dict[str, Any] = {

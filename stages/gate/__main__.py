@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from stages.command import run
+from stages.base.command import run
 from stages.gate.changes import what_changed
 from stages.gate.lockfile import load_yaml
 from stages.gate.report import Report, error_json, error_markdown, json_text, markdown, terminal

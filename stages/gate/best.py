@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from stages.command import run
+from stages.base.command import run
 from stages.gate.report import columns, p_text
 from stages.gate.results import Results
 from stages.gate.revisions import Revision, commit_of, git

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import ErrorDetails
 
-from stages.params import Params, Real
+from stages.base.params import Params, Real
 
 SECTION = "gate"
 # The metrics that are means of one value an image, so that a paired test applies to them.
