@@ -17,7 +17,6 @@ from stages.sources.known_datasets import DATASETS
 from stages.sources.torchvision_downloads import Published
 from tests.conftest import ROOT, Serve
 
-ROOT = ROOT
 WATCHED = Path("pictures")
 FILES = DATASETS["MNIST"].files
 FIRST = next(iter(FILES))
