@@ -89,14 +89,12 @@ class TensorizeParams(Params):
 
         Raises ValueError if nothing would be left to train on.
         """
-        if 0 < self.validation < 1:
-            return images.hold_out_of_each_class(self.validation, f"validation {self.seed}")
         if self.validation >= len(images):
             raise ValueError(
                 f"tensorize.validation: found {self.validation:g}; expected less than"
                 f" {len(images)}, the number of training images, or a share below 1"
             )
-        return images.hold_out(int(self.validation), self.seed)
+        return images.hold_out(self.validation, f"validation {self.seed}")
 
 
 def tensorize(
@@ -122,7 +120,7 @@ def tensorize(
         classes, files, test_files = name_classes(source, of_train, of_test)
         kept, test = Split.of_all(files), Split.of_all(test_files)
         if not source.test:
-            kept, test = kept.hold_out_of_each_class(params.test, f"test {params.seed}")
+            kept, test = kept.hold_out(params.test, f"test {params.seed}")
         train, validation = params.hold_out_validation(kept)
         check_classes(classes, kept, test, train)
 

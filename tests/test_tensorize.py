@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -322,11 +321,12 @@ def test_validation_below_one_is_a_share_of_each_class(
     assert np.bincount(splits["train"].labels).tolist() == [12 - cats, 8 - dogs]
 
 
-@pytest.mark.parametrize("number", [1, 7, 17])
-def test_or_a_count_drawn_from_all_of_them(with_test: Path, tmp_path: Path, number: int) -> None:
-    found = values(run(with_test, tmp_path / "out", validation=number, seed=3)["validation"])
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
-    assert found == sorted(order[:number].tolist())
+@pytest.mark.parametrize(("count", "cats", "dogs"), [(2, 1, 1), (5, 3, 2), (10, 6, 4)])
+def test_a_validation_count_is_exact_and_in_proportion(
+    with_test: Path, tmp_path: Path, count: int, cats: int, dogs: int
+) -> None:
+    labels = run(with_test, tmp_path / "out", validation=count)["validation"].labels
+    assert np.bincount(labels).tolist() == [cats, dogs]
 
 
 @pytest.mark.parametrize("validation", [0.5, 10])

@@ -36,34 +36,10 @@ class Split:
         """The images' labels, (N,)."""
         return self.collected.images.labels[self.indices]
 
-    def hold_out(self, number: int, seed: int) -> tuple["Split", "Split"]:
-        """What is kept, and `number` images chosen at random.
-
-        The order is that of torch.randperm, whose import takes longer than thousands of pictures: a
-        shuffle of Fisher and Yates with the 32-bit numbers of a Mersenne twister.
-        """
-        n = len(self)
-        random = np.random.RandomState(seed % 2**32).randint(0, 2**32, max(0, n - 1), np.uint32)
-        order = list(range(n))
-        for i, step in enumerate((random % np.arange(n, 1, -1)).tolist()):
-            order[i], order[i + step] = order[i + step], order[i]
-        return self._parts(np.array(order[:number], np.int64))
-
-    def hold_out_of_each_class(self, share: float, key: str) -> tuple["Split", "Split"]:
-        """What is kept, and `share` of each class, rounded, which `key` and their names choose.
-
-        At least one image of a class is held out, and one kept; a class of one image is kept. A
-        picture that is added or taken away leaves the others where they are, but for one that makes
-        up the share.
-        """
-        labels, chosen = self.labels, [np.arange(0)]
-        for label in np.unique(labels):
-            of_class = np.flatnonzero(labels == label)
-            names = [self.collected.name(index) for index in self.indices[of_class]]
-            order = np.argsort([blake2b(f"{key} {name}".encode()).digest() for name in names])
-            number = min(max(1, int(len(order) * share + 0.5)), len(order) - 1)
-            chosen.append(of_class[order[:number]])
-        return self._parts(np.concatenate(chosen))
+    def hold_out(self, amount: float, key: str) -> tuple["Split", "Split"]:
+        """What is kept, and the images that `choose` chooses."""
+        names = [self.collected.name(index) for index in self.indices]
+        return self._parts(choose(self.labels, names, amount, key))
 
     def _parts(self, held_out: Indices) -> tuple["Split", "Split"]:
         chosen = np.zeros(len(self), np.bool_)
@@ -79,6 +55,27 @@ class Split:
         names = map(self.collected.name, self.indices)
         chosen = images.chosen(self.indices)
         write_split(path, chosen, images.shape, self.labels, names, classes, fit)
+
+
+def choose(labels: Labels, names: Sequence[str], amount: float, key: str) -> Indices:
+    """Choose a sample with the classes in proportion: a count of images, or below 1 a share.
+
+    Within its class, each image has a place between 0 and 1, decided by the hash of `key` and its
+    name. A share takes the places below it, a count the lowest places (Webster's method of
+    apportionment). Every class has its first image at 0 and its last at 1, so that a share chooses
+    at least one of each class and leaves at least one; a class of one image is left as it is.
+    Adding or removing a picture moves no more than two others in or out.
+    """
+    hashes = [blake2b(f"{key} {name}".encode()).digest()[:8] for name in names]
+    order = np.argsort(np.frombuffer(b"".join(hashes), ">u8"), kind="stable")  # (N,)
+    places = np.empty(len(order))
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        places[of_class] = (np.arange(len(of_class)) + 0.5) / len(of_class)
+        places[of_class[0]], places[of_class[-1]] = 0, 1
+    if amount < 1:
+        return np.flatnonzero(places < amount)
+    return np.sort(order[np.argsort(places[order], kind="stable")][: int(amount)])
 
 
 def name_classes(

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
-from torch import Generator, randperm
 
 from stages.formats.split_file import LabelledImages
 from stages.images import stored_images
@@ -22,6 +21,7 @@ from stages.images.splits import (
     check_duplicates,
     check_readable,
     check_shapes,
+    choose,
     digests,
     name_classes,
 )
@@ -53,37 +53,96 @@ def whole(labels: Sequence[int], values: Sequence[int] | None = None) -> Split:
     return Split.of_all(collected(labels, values))
 
 
-labels_of_three = st.lists(st.integers(0, 2), max_size=40)
+few_labels = st.lists(st.integers(0, 2), max_size=40)
+shares = st.floats(0, 1, exclude_max=True)
 
 
-@given(labels=labels_of_three, data=st.data(), seed=st.integers(0, 2**63 - 1))
-def test_each_image_is_in_one_split_in_its_order(
-    labels: list[int], data: st.DataObject, seed: int
-) -> None:
-    split = whole(labels)
-    number = data.draw(st.integers(0, len(labels)))
-    kept, held_out = split.hold_out(number, seed)
-    assert len(held_out) == number
-    check_parts(split, kept, held_out)
+def chosen(labels: Sequence[int], amount: float, key: str = "key") -> list[int]:
+    names = [f"{i}.png" for i in range(len(labels))]
+    return choose(np.array(labels, np.int64), names, amount, key).tolist()
 
 
-@given(labels=labels_of_three, share=st.floats(0.01, 0.99), key=st.text())
-def test_so_it_is_if_a_share_of_each_class_is_held_out(
-    labels: list[int], share: float, key: str
-) -> None:
-    split = whole(labels)
-    kept, held_out = split.hold_out_of_each_class(share, key)
-    check_parts(split, kept, held_out)
+@given(labels=few_labels, share=shares.filter(bool), key=st.text())
+def test_a_share_is_taken_of_each_class(labels: list[int], share: float, key: str) -> None:
+    indices = chosen(labels, share, key)
+    assert indices == sorted(set(indices))
     for label in set(labels):
-        of_class, out = labels.count(label), int((held_out.labels == label).sum())
+        of_class, taken = labels.count(label), sum(labels[i] == label for i in indices)
         if of_class == 1:
-            assert out == 0
+            assert taken == 0
         else:
-            assert 1 <= out < of_class
-            assert out in {1, of_class - 1} or abs(out - share * of_class) <= 0.5
+            assert 1 <= taken < of_class
+            assert taken in {1, of_class - 1} or abs(taken - share * of_class) <= 0.5 + 1e-9
 
 
-def check_parts(split: Split, kept: Split, held_out: Split) -> None:
+@given(labels=few_labels, data=st.data())
+def test_a_count_is_exact_and_in_proportion(labels: list[int], data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(labels)))
+    indices = chosen(labels, count)
+    assert indices == sorted(set(indices))
+    assert len(indices) == count
+    taken = np.bincount([labels[i] for i in indices], minlength=3)
+    of_class = np.bincount(labels, minlength=3)
+    assert (np.abs(taken - of_class * count / max(1, len(labels))) <= 2).all()
+    if count >= 3:  # each class that can spare an image gives one
+        assert (taken >= (of_class > 1)).all()
+    if count <= len(labels) - 3:
+        assert (taken < of_class)[of_class > 0].all()
+
+
+@pytest.mark.parametrize("amount", [0.3, 30])
+def test_shares_and_counts_agree_with_scikit_learn(amount: float) -> None:
+    labels = [0] * 50 + [1] * 30 + [2] * 20
+    _, expected = train_test_split(labels, test_size=amount, stratify=labels, random_state=0)
+    found = [labels[i] for i in chosen(labels, amount)]
+    assert np.bincount(found).tolist() == np.bincount(expected).tolist() == [15, 9, 6]
+
+
+@pytest.mark.parametrize("amount", [0.25, 10])
+def test_the_key_decides_which_images_are_chosen(amount: float) -> None:
+    keys = ("test 0", "test 0", "test 1", "validation 0")
+    first, again, *others = (chosen([0, 1] * 20, amount, key) for key in keys)
+    assert first == again
+    assert len({tuple(indices) for indices in (range(10), first, *others)}) == 4
+
+
+def test_the_choice_never_changes() -> None:
+    """Another order of hashes would move every user's images between splits."""
+    assert chosen([0, 1, 1] * 5, 0.3, "test 0") == [1, 3, 4, 10]
+    assert chosen([0, 1, 1] * 5, 4, "validation 0") == [3, 4, 7, 14]
+
+
+def chosen_names(labels: dict[str, int], amount: float) -> set[str]:
+    names = list(labels)
+    return {names[i] for i in choose(np.array([*labels.values()], np.int64), names, amount, "key")}
+
+
+@given(
+    labels=st.dictionaries(st.text(), st.integers(0, 2), min_size=2, max_size=40), data=st.data()
+)
+def test_a_picture_added_or_removed_moves_at_most_two_others(
+    labels: dict[str, int], data: st.DataObject
+) -> None:
+    amount = data.draw(shares | st.integers(1, len(labels) - 1))
+    picture = data.draw(st.sampled_from(sorted(labels)))
+    others = {name: label for name, label in labels.items() if name != picture}
+    moved = (chosen_names(labels, amount) ^ chosen_names(others, amount)) - {picture}
+    if amount < 1:
+        assert [labels[name] for name in moved] in ([], [labels[picture]])
+    else:
+        assert len(moved) <= 2
+
+
+@given(order=st.permutations(range(40)), amount=st.sampled_from([0.3, 12]))
+def test_the_order_of_the_pictures_does_not_matter(order: list[int], amount: float) -> None:
+    one, other = ({f"{i}.png": i % 3 for i in some} for some in (range(40), order))
+    assert chosen_names(one, amount) == chosen_names(other, amount)
+
+
+@given(labels=few_labels, amount=shares | st.integers(1, 40))
+def test_each_image_is_either_kept_or_held_out(labels: list[int], amount: float) -> None:
+    split = whole(labels)
+    kept, held_out = split.hold_out(amount, "key")
     for part in (kept, held_out):
         assert (np.diff(part.indices) > 0).all()
         np.testing.assert_array_equal(part.labels, split.collected.images.labels[part.indices])
@@ -91,80 +150,16 @@ def check_parts(split: Split, kept: Split, held_out: Split) -> None:
     np.testing.assert_array_equal(np.sort(both), np.arange(len(split)))
 
 
-def test_the_shares_are_those_of_scikit_learn() -> None:
-    labels = [0] * 50 + [1] * 30 + [2] * 20
-    kept, held_out = whole(labels).hold_out_of_each_class(0.3, "key")
-    expected = train_test_split(labels, test_size=0.3, stratify=labels, random_state=0)
-    for found, reference in zip((kept, held_out), expected, strict=True):
-        assert np.bincount(found.labels).tolist() == np.bincount(reference).tolist()
-
-
-@pytest.mark.parametrize("seed", [0, 1, 12345, 2**32 + 5, 2**63 - 1])
-def test_the_order_of_the_draw_is_that_of_torch(seed: int) -> None:
-    for n in (0, 1, 2, 3, 7, 1000, 60_000):
-        split, order = whole([0] * n, [0] * n), randperm(n, generator=Generator().manual_seed(seed))
-        for number in range(n + 1) if n < 10 else (1, n // 6, n - 1):
-            _, held_out = split.hold_out(number, seed)
-            assert held_out.indices.tolist() == sorted(order[:number].tolist())
-
-
-def test_the_seed_decides_which() -> None:
-    split = whole([0, 1] * 20)
-    chosen = [split.hold_out(10, seed)[1].indices.tolist() for seed in (0, 0, 1)]
-    assert chosen[0] == chosen[1] != chosen[2]
-    assert chosen[0] != list(range(10))
-
-
-def test_the_key_decides_which_of_each_class() -> None:
-    split = whole([0, 1] * 20)
-    chosen = [
-        split.hold_out_of_each_class(0.25, key)[1].indices.tolist()
-        for key in ("test 0", "test 0", "test 1", "validation 0")
-    ]
-    assert chosen[0] == chosen[1]
-    assert len(set(map(tuple, [list(range(10)), *chosen]))) == 4
-
-
-def held_out_names(labels: dict[str, int], share: float) -> set[str]:
-    """Which of the pictures, name -> label, are held out."""
-    names = list(labels)
-    split = SourceSplit("train", Pictures(names, never_opened, str))
-    images = StoredImages(BytesIO(), 0, (1, 1, 1), np.array([*labels.values()], np.int64))
-    files = Collected(split, images, np.arange(len(names)), [])
-    _, held_out = Split.of_all(files).hold_out_of_each_class(share, "key")
-    return {names[i] for i in held_out.indices}
-
-
-@given(
-    labels=st.dictionaries(st.text(), st.integers(0, 2), min_size=1, max_size=40),
-    share=st.floats(0.01, 0.99),
-    data=st.data(),
-)
-def test_a_picture_more_or_less_moves_one_other_of_its_class_at_most(
-    labels: dict[str, int], share: float, data: st.DataObject
-) -> None:
-    picture = data.draw(st.sampled_from(sorted(labels)))
-    others = {name: label for name, label in labels.items() if name != picture}
-    moved = (held_out_names(labels, share) ^ held_out_names(others, share)) - {picture}
-    assert [labels[name] for name in moved] in ([], [labels[picture]])
-
-
-@given(order=st.permutations(range(40)))
-def test_the_order_of_the_pictures_decides_nothing(order: list[int]) -> None:
-    in_order, otherwise = ({f"{i}.png": i % 3 for i in some} for some in (range(40), order))
-    assert held_out_names(in_order, 0.3) == held_out_names(otherwise, 0.3)
-
-
 def test_a_part_is_split_further() -> None:
-    first, rest = whole([0] * 40).hold_out(20, seed=0)
-    second, third = rest.hold_out(5, seed=0)
+    first, rest = whole([0] * 40).hold_out(20, "one")
+    second, third = rest.hold_out(5, "two")
     parts = [part.indices.tolist() for part in (first, second, third)]
     assert [len(part) for part in parts] == [20, 15, 5]
     assert sorted(i for part in parts for i in part) == list(range(40))
 
 
 def test_a_split_is_written_as_what_the_other_stages_load(tmp_path: Path) -> None:
-    split, _ = whole([2, 0, 1, 2], [40, 50, 60, 70]).hold_out(1, seed=0)
+    split, _ = whole([2, 0, 1, 2], [40, 50, 60, 70]).hold_out(1, "key")
     split.write(tmp_path / "split", ("a", "b", "c"), "pad")
     loaded = LabelledImages.load(tmp_path / "split")
     assert loaded.images.flatten().tolist() == [(40, 50, 60, 70)[i] for i in split.indices]
