@@ -6,7 +6,7 @@ at random. The validation split is held out of what is left to train on. What is
 so that no arithmetic stands between the pictures and their hashes.
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,16 +19,16 @@ from stages.base.params import Integer, Params, Real, number
 from stages.base.whole_files import write_text
 from stages.images.collection import collect
 from stages.images.preprocessing import EDGE, Preprocessing
-from stages.images.readers import read_source
+from stages.images.readers import Dataset, read_dataset
 from stages.images.splits import (
-    Split,
     check_classes,
     check_duplicates,
     check_readable,
     check_shapes,
+    hold_out,
     name_classes,
 )
-from stages.images.stored_images import Fit
+from stages.images.stored_images import Fit, StoredImages, write_split
 
 
 def _one_or_three(value: Any) -> Any:
@@ -84,18 +84,6 @@ class TensorizeParams(Params):
         """What becomes of each picture."""
         return Preprocessing(self.channels, self.size, self.fit)
 
-    def hold_out_validation(self, images: Split) -> tuple[Split, Split]:
-        """What is left to train on, and what to choose params by.
-
-        Raises ValueError if nothing would be left to train on.
-        """
-        if self.validation >= len(images):
-            raise ValueError(
-                f"tensorize.validation: found {self.validation:g}; expected less than"
-                f" {len(images)}, the number of training images, or a share below 1"
-            )
-        return images.hold_out(self.validation, f"validation {self.seed}")
-
 
 def tensorize(
     params: TensorizeParams,
@@ -105,39 +93,49 @@ def tensorize(
     test_path: Path,
     skipped_path: Path,
 ) -> None:
-    """Decode the pictures in `raw`, split, write the splits and the list of what was left out."""
-    source, preprocessing, scratch = read_source(raw), params.preprocessing, train_path.parent
-    with (
-        collect(source.train, preprocessing, scratch) as of_train,
-        collect(source.test, preprocessing, scratch)
-        if source.test
-        else nullcontext(of_train) as of_test,
-    ):
-        skipped = of_train.unreadable + (of_test.unreadable if source.test else [])
+    """Decode the pictures in `raw`; write three splits and the list of what was left out."""
+    dataset, preprocessing, scratch = read_dataset(raw), params.preprocessing, train_path.parent
+    with ExitStack() as files:
+        images, skipped = files.enter_context(collect(dataset.train, preprocessing, scratch))
+        own_test = None
+        if dataset.test:
+            own_test, more = files.enter_context(collect(dataset.test, preprocessing, scratch))
+            skipped = skipped + more
         check_readable(skipped, params.skip_broken)
-        check_shapes(of_train, of_test)
-        check_duplicates(of_train, of_test, params.allow_duplicates)
-        classes, files, test_files = name_classes(source, of_train, of_test)
-        kept, test = Split.of_all(files), Split.of_all(test_files)
-        if not source.test:
-            kept, test = kept.hold_out(params.test, f"test {params.seed}")
-        train, validation = params.hold_out_validation(kept)
-        check_classes(classes, kept, test, train)
-
-        train.write(train_path, classes, params.fit)
-        validation.write(validation_path, classes, params.fit)
-        test.write(test_path, classes, params.fit)
-        rows = [(picture.name, picture.reason) for picture in skipped]
-        write_text(skipped_path, csv_text(("picture", "reason"), rows))
-        channels, height, width = of_train.images.shape
+        classes, splits = make_splits(params, dataset, images, own_test)
+        for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
+            chunks, names = split.chunks(), split.names
+            write_split(path, chunks, split.shape, split.labels, names, classes, params.fit)
+        write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(
-            f"train {len(train)}, validation {len(validation)}, test {len(test)}"
-            f" images of {channels} x {height} x {width}, {len(classes)} classes"
+            "train {}, validation {}, test {} images of".format(*map(len, splits)),
+            f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",
         )
     if skipped:
-        print(
-            f"{len(skipped)} pictures that cannot be read are left out; {skipped_path} lists them"
+        print(f"unreadable pictures left out: {len(skipped)}, listed in {skipped_path}")
+
+
+def make_splits(
+    params: TensorizeParams, dataset: Dataset, images: StoredImages, own_test: StoredImages | None
+) -> tuple[tuple[str, ...], tuple[StoredImages, StoredImages, StoredImages]]:
+    """The names of the classes; the images to train on, to choose params by, and to test on.
+
+    `own_test` is the data set's own test split. Raises ValueError if the images will not do.
+    """
+    if own_test is not None:
+        check_shapes(images, own_test)
+    check_duplicates(images, own_test, params.allow_duplicates)
+    classes, images, test = name_classes(dataset, images, own_test)
+    if test is None:
+        images, test = hold_out(images, params.test, f"test {params.seed}")
+    if params.validation >= len(images):
+        raise ValueError(
+            f"tensorize.validation: found {params.validation:g}; expected less than"
+            f" {len(images)}, the number of training images, or a share below 1"
         )
+    train, validation = hold_out(images, params.validation, f"validation {params.seed}")
+    check_classes(classes, images.labels, test.labels, train.labels)
+    return classes, (train, validation, test)
 
 
 def main(

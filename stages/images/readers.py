@@ -1,6 +1,6 @@
-"""What `download` left -> pictures and their labels; the only place that knows formats.
+"""The folder that `download` left -> pictures and their labels; the only place that knows formats.
 
-The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder a
+The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder per
 class) or `torchvision` (whatever its class reads).
 """
 
@@ -21,13 +21,12 @@ from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
 from stages.images.stored_images import StoredImages
 
-IDX_SPLITS = (("train", "train"), ("test", "t10k"))  # and how their files' names begin
 REMEDY = "`dvc repro -f download` makes it anew"
 
 
 @dataclass(frozen=True)
-class SourceSplit:
-    """One split as it was downloaded; `stored` if its images lie in a file as they are."""
+class RawSplit:
+    """A split as it was downloaded; `stored` if the images need no decoding."""
 
     name: str
     pictures: Pictures
@@ -35,19 +34,20 @@ class SourceSplit:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set as it was downloaded. Without a test split of its own, `test` is None.
+class Dataset:
+    """A data set as it was downloaded. `test` is None if it has no test split.
 
-    Label i is `classes[i]`; where that is None, it is those of `names` that occur.
+    Label i is the class `classes[i]`, unless that is None (see `name_classes`): then `label_names`
+    has the names that torchvision gives to labels, if any.
     """
 
     classes: tuple[str, ...] | None
-    train: SourceSplit
-    test: SourceSplit | None
-    names: tuple[str, ...] = ()
+    train: RawSplit
+    test: RawSplit | None
+    label_names: tuple[str, ...] = ()
 
 
-def read_source(raw: Path) -> Source:
+def read_dataset(raw: Path) -> Dataset:
     """Open the folder `raw`; nothing is decoded yet.
 
     Raises FileNotFoundError, or a ValueError that says what is wrong with the folder.
@@ -63,11 +63,11 @@ def read_source(raw: Path) -> Source:
     return read(raw, about)
 
 
-def _pictures(raw: Path, _: Any) -> Source:
+def _pictures(raw: Path, _: Any) -> Dataset:
     train = pictures_by_class(raw / "train")
     test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
     classes = tuple(sorted(set(train) | set(test or ())))
-    return Source(
+    return Dataset(
         classes,
         _folder_split(raw, "train", classes, train),
         _folder_split(raw, "test", classes, test) if test is not None else None,
@@ -75,11 +75,11 @@ def _pictures(raw: Path, _: Any) -> Source:
 
 
 def _folder_split(
-    raw: Path, name: str, classes: Sequence[str], paths: dict[str, list[str]]
-) -> SourceSplit:
-    items = [path for of in classes for path in paths.get(of, ())]
-    opener = _FolderOpener(f"{raw}/{name}", {of: label for label, of in enumerate(classes)})
-    return SourceSplit(name, Pictures(items, opener, f"{name}/{{}}".format))
+    raw: Path, split: str, classes: Sequence[str], paths: dict[str, list[str]]
+) -> RawSplit:
+    items = [path for name in classes for path in paths.get(name, ())]
+    opener = _FolderOpener(f"{raw}/{split}", {name: label for label, name in enumerate(classes)})
+    return RawSplit(split, Pictures(items, opener, f"{split}/{{}}".format))
 
 
 @dataclass(frozen=True)
@@ -93,36 +93,40 @@ class _FolderOpener:
         return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
 
 
-def _idx(raw: Path, about: Any) -> Source:
+def _idx(raw: Path, about: Any) -> Dataset:
     classes = tuple(about["classes"])
-    train, test = (_idx_split(raw, *names, classes) for names in IDX_SPLITS)
-    return Source(classes, train, test)
-
-
-def _idx_split(raw: Path, name: str, files: str, classes: Sequence[str]) -> SourceSplit:
-    images_path, labels_path = (
-        raw / f"{files}-images-idx3-ubyte",
-        raw / f"{files}-labels-idx1-ubyte",
+    return Dataset(
+        classes,
+        _idx_split(raw, "train", "train", classes),
+        _idx_split(raw, "test", "t10k", classes),
     )
+
+
+def _idx_split(raw: Path, split: str, prefix: str, classes: Sequence[str]) -> RawSplit:
+    images_path = raw / f"{prefix}-images-idx3-ubyte"
+    labels_path = raw / f"{prefix}-labels-idx1-ubyte"
     images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise ValueError(
-            f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path};"
-            f" {REMEDY}"
+            f"{labels_path}: found {len(labels)} labels; expected {len(images)}, one per image of"
+            f" {images_path}; {REMEDY}"
         )
     if len(labels) and labels.max() >= len(classes):
         raise ValueError(
-            f"{labels_path}: label {labels.max()}, but there are {len(classes)} classes; {REMEDY}"
+            f"{labels_path}: found label {labels.max()}; expected less than {len(classes)}, the"
+            f" number of classes; {REMEDY}"
         )
+    items = range(len(images))
+    pictures = Pictures(items, _IdxOpener(images_path, labels_path), f"{split}/{{}}".format)
     stored = StoredImages(
-        images_path.open("rb"), images.offset, (1, *images.shape[1:]), labels.astype(np.int64)
+        images_path.open("rb"),
+        images.offset,
+        (1, *images.shape[1:]),
+        np.arange(len(images)),
+        labels.astype(np.int64),
+        [pictures.name_of(item) for item in items],
     )
-    pictures = Pictures(
-        range(len(images)),
-        _IdxOpener(images_path, labels_path),
-        f"{name}/{{}}".format,
-    )
-    return SourceSplit(name, pictures, stored)
+    return RawSplit(split, pictures, stored)
 
 
 @dataclass(frozen=True)
@@ -180,24 +184,12 @@ def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]
     return np.memmap(path, np.uint8, "r", start, sizes)
 
 
-def _torchvision(raw: Path, about: Any) -> Source:
-    openers = {
-        split: _TorchvisionOpener(raw, about["class"], tuple(about[split].items()))
-        for split in ("train", "test")
-    }
+def _torchvision(raw: Path, about: Any) -> Dataset:
     train, test = (
-        SourceSplit(
-            split,
-            Pictures(
-                range(len(opener.dataset)),
-                opener,
-                f"{split}/{{}}".format,
-                1 if opener.in_memory else None,
-            ),
-        )
-        for split, opener in openers.items()
+        _TorchvisionOpener(raw, about["class"], tuple(about[split].items()))
+        for split in ("train", "test")
     )
-    return Source(None, train, test, openers["train"].classes)
+    return Dataset(None, train.split("train"), test.split("test"), train.label_names)
 
 
 @dataclass(frozen=True)
@@ -218,14 +210,16 @@ class _TorchvisionOpener(_Opener):
             raise ValueError(f"{self.raw}: {self.class_name}: {error}; {REMEDY}") from None
 
     @property
-    def in_memory(self) -> bool:
-        """Whether there is nothing to decode, so that more processes would only hold copies."""
-        return hasattr(self.dataset, "data")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[str, ...]:
         """The names that the class gives; none if it gives none."""
         return tuple(map(str, getattr(self.dataset, "classes", ())))
+
+    def split(self, name: str) -> RawSplit:
+        """All its images."""
+        in_memory = hasattr(self.dataset, "data")  # more processes would only hold copies
+        processes = 1 if in_memory else None
+        items = range(len(self.dataset))
+        return RawSplit(name, Pictures(items, self, f"{name}/{{}}".format, processes))
 
     def __call__(self, item: int) -> tuple[Image.Image, int]:
         try:

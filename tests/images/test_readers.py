@@ -15,7 +15,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
 from stages.images.preprocessing import Preprocessing
-from stages.images.readers import Source, SourceSplit, read_idx, read_source
+from stages.images.readers import Dataset, RawSplit, read_dataset, read_idx
 from stages.sources.wheels import idx_bytes
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -24,7 +24,7 @@ SIX = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])  # 2 x 3 val
 
 
 @given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4)))
-def test_reading_is_the_inverse_of_writing(
+def test_reading_an_idx_file_is_the_inverse_of_writing(
     tmp_path_factory: pytest.TempPathFactory, array: Bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
@@ -34,14 +34,16 @@ def test_reading_is_the_inverse_of_writing(
 
 # What torchvision reads has one to three dimensions and at least one value.
 @given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)))
-def test_torchvision_reads_the_same(tmp_path_factory: pytest.TempPathFactory, array: Bytes) -> None:
+def test_torchvision_reads_an_idx_file_the_same(
+    tmp_path_factory: pytest.TempPathFactory, array: Bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
     path.write_bytes(idx_bytes(array))
     expected = read_sn3_pascalvincent_tensor(str(path)).numpy()
     np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), expected, strict=True)
 
 
-def test_sizes_stand_high_byte_first_and_the_last_dimension_is_the_fastest(tmp_path: Path) -> None:
+def test_idx_sizes_are_big_endian_and_the_last_dimension_varies_fastest(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(SIX)
     assert read_idx(tmp_path / "file", 2).tolist() == [[1, 2, 3], [4, 5, 6]]
     (tmp_path / "file").write_bytes(bytes([0, 0, 8, 1, 0, 0, 1, 2]) + bytes(258))
@@ -71,7 +73,9 @@ def test_sizes_stand_high_byte_first_and_the_last_dimension_is_the_fastest(tmp_p
         "other dimensions",
     ],
 )
-def test_what_is_no_such_file_is_told(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_malformed_idx_file_is_refused_with_the_reason(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"\bIDX\b|header") as error:
@@ -79,7 +83,7 @@ def test_what_is_no_such_file_is_told(tmp_path: Path, content: bytes, problem: s
     assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` makes it anew"
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_idx_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
     assert str(error.value) == (
@@ -110,18 +114,18 @@ def idx(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def idx_source(idx: Path) -> Iterator[Source]:
+def idx_dataset(idx: Path) -> Iterator[Dataset]:
     """What is read of it; its files stay open as long as a stage runs."""
-    source = read_source(idx)
-    yield source
-    for split in (source.train, source.test):
+    dataset = read_dataset(idx)
+    yield dataset
+    for split in (dataset.train, dataset.test):
         assert split
         assert split.stored
         split.stored.file.close()
 
 
-def split_of(source: Source, name: str) -> SourceSplit:
-    split = source.train if name == "train" else source.test
+def split_of(dataset: Dataset, name: str) -> RawSplit:
+    split = dataset.train if name == "train" else dataset.test
     assert split is not None
     return split
 
@@ -130,12 +134,12 @@ def split_of(source: Source, name: str) -> SourceSplit:
     ("name", "images", "labels"),
     [("train", IMAGES, [2, 0, 1]), ("test", IMAGES[:2] + 100, [1, 1])],
 )
-def test_idx_files_are_images_with_their_labels(
-    idx_source: Source, name: str, images: Bytes, labels: list[int]
+def test_idx_files_are_read_with_their_labels(
+    idx_dataset: Dataset, name: str, images: Bytes, labels: list[int]
 ) -> None:
-    source = idx_source
-    assert source.classes == ("zero", "one", "two")
-    split = split_of(source, name)
+    dataset = idx_dataset
+    assert dataset.classes == ("zero", "one", "two")
+    split = split_of(dataset, name)
     assert split.stored is not None
     assert split.stored.shape == (1, 5, 4)
     assert split.stored.labels.tolist() == labels
@@ -150,39 +154,48 @@ def test_idx_files_are_images_with_their_labels(
 
 
 @pytest.mark.parametrize(("name", "expected"), [("train", 3), ("test", 2)])
-def test_an_idx_image_is_named(idx_source: Source, name: str, expected: int) -> None:
-    split = split_of(idx_source, name)
+def test_idx_images_are_named_by_split_and_number(
+    idx_dataset: Dataset, name: str, expected: int
+) -> None:
+    split = split_of(idx_dataset, name)
     names = [split.pictures.name_of(item) for item in split.pictures.items]
     assert names == [f"{name}/{i}" for i in range(expected)]
     assert split.name == name
 
 
-def test_idx_files_that_do_not_belong_together_are_refused(idx: Path) -> None:
-    images, labels = idx / "train-images-idx3-ubyte", idx / "train-labels-idx1-ubyte"
-    write_idx(idx, "train", IMAGES, np.zeros(2, np.uint8))
-    with pytest.raises(ValueError, match=f"^{re.escape(f'{labels}: 2 labels for the 3 images')}"):
-        read_source(idx)
-    write_idx(idx, "train", IMAGES, np.array([0, 3, 1], np.uint8))
-    with pytest.raises(ValueError, match=re.escape(f"{labels}: label 3, but there are 3 classes")):
-        read_source(idx)
-    labels.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(str(labels))):
-        read_source(idx)
-    images.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(str(images))):
-        read_source(idx)
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ([0, 0], "found 2 labels; expected 3, one per image"),
+        ([0, 3, 1], "found label 3; expected less than 3, the number of classes"),
+    ],
+)
+def test_idx_labels_that_do_not_fit_the_images_are_refused(
+    idx: Path, labels: list[int], problem: str
+) -> None:
+    write_idx(idx, "train", IMAGES, np.array(labels, np.uint8))
+    path = idx / "train-labels-idx1-ubyte"
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: {problem}')}"):
+        read_dataset(idx)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_missing_idx_file_is_named(idx: Path, name: str) -> None:
+    (idx / name).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(str(idx / name))):
+        read_dataset(idx)
 
 
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"]
 )
-def test_a_folder_of_no_known_format_is_told(tmp_path: Path, content: str) -> None:
+def test_a_folder_without_a_known_format_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "dataset.json"
     with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file; `dvc repro -f")):
-        read_source(tmp_path)
+        read_dataset(tmp_path)
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: does not name a known format"):
-        read_source(tmp_path)
+        read_dataset(tmp_path)
 
 
 def picture(path: Path, value: int = 0) -> None:
@@ -195,11 +208,11 @@ def test_a_folder_of_pictures_is_read_in_the_order_of_names(tmp_path: Path) -> N
     names = ["b/2.png", "b/10.png", "a b/x.png", "猫/一.png", "a b/deeper/y.png"]
     for value, name in enumerate(names):
         picture(tmp_path / "train" / name, value)
-    source = read_source(tmp_path)
-    assert source.test is None
-    assert source.classes == ("a b", "b", "猫")
-    assert source.train.stored is None
-    pictures = source.train.pictures
+    dataset = read_dataset(tmp_path)
+    assert dataset.test is None
+    assert dataset.classes == ("a b", "b", "猫")
+    assert dataset.train.stored is None
+    pictures = dataset.train.pictures
     assert [pictures.name_of(item) for item in pictures.items] == [
         *("train/a b/deeper/y.png", "train/a b/x.png", "train/b/10.png", "train/b/2.png"),
         "train/猫/一.png",
@@ -213,13 +226,13 @@ def test_a_label_is_the_same_class_in_both_splits(tmp_path: Path) -> None:
     describe(tmp_path, format="pictures")
     for name in ("train/a/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png"):
         picture(tmp_path / name)
-    source = read_source(tmp_path)
-    assert source.classes == ("a", "b", "c")
-    for split, labels in ((source.train, [0, 2]), (split_of(source, "test"), [1, 2])):
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("a", "b", "c")
+    for split, labels in ((dataset.train, [0, 2]), (split_of(dataset, "test"), [1, 2])):
         assert [split.pictures.open_item(item)[1] for item in split.pictures.items] == labels
 
 
-def test_a_class_of_torchvision_that_holds_arrays_is_read(tmp_path: Path) -> None:
+def test_a_torchvision_data_set_in_memory_is_read(tmp_path: Path) -> None:
     describe(
         tmp_path,
         **{"format": "torchvision", "class": "USPS", "train": {"train": True}},
@@ -232,10 +245,10 @@ def test_a_class_of_torchvision_that_holds_arrays_is_read(tmp_path: Path) -> Non
     ]
     for name, of_split in (("usps.bz2", lines[:2]), ("usps.t.bz2", lines[2:])):
         (tmp_path / name).write_bytes(bz2.compress("\n".join(of_split).encode()))
-    source = read_source(tmp_path)
-    assert (source.classes, source.names) == (None, ())
+    dataset = read_dataset(tmp_path)
+    assert (dataset.classes, dataset.label_names) == (None, ())
     for split, expected in (("train", [2, 0]), ("test", [9])):
-        pictures = split_of(source, split).pictures
+        pictures = split_of(dataset, split).pictures
         assert pictures.processes == 1
         assert pictures.name_of(pictures.items[-1]) == f"{split}/{len(expected) - 1}"
         reference = datasets.USPS(tmp_path, train=split == "train")
@@ -259,10 +272,10 @@ def of_torchvision(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_class_of_torchvision_that_opens_files_is_read(of_torchvision: Path) -> None:
-    source = read_source(of_torchvision)
-    assert (source.classes, source.names) == (None, ("negative", "positive"))
-    pictures = split_of(source, "test").pictures
+def test_a_torchvision_data_set_of_files_is_read(of_torchvision: Path) -> None:
+    dataset = read_dataset(of_torchvision)
+    assert (dataset.classes, dataset.label_names) == (None, ("negative", "positive"))
+    pictures = split_of(dataset, "test").pictures
     assert pictures.processes is None
     image, label = pictures.open_item(pictures.items[2])
     assert (image.mode, label, image.getpixel((0, 0))) == ("RGB", 1, (2, 2, 2))
@@ -280,10 +293,10 @@ def test_a_class_of_torchvision_that_opens_files_is_read(of_torchvision: Path) -
         (None, "No such file or directory"),
     ],
 )
-def test_a_broken_picture_of_torchvision_is_told(
+def test_a_broken_torchvision_picture_is_unreadable_with_the_reason(
     of_torchvision: Path, content: bytes | None, reason: str
 ) -> None:
-    pictures = read_source(of_torchvision).train.pictures
+    pictures = read_dataset(of_torchvision).train.pictures
     path = of_torchvision / "rendered-sst2" / "train" / "positive" / "1.png"
     path.unlink()
     if content is not None:
@@ -292,8 +305,8 @@ def test_a_broken_picture_of_torchvision_is_told(
         pictures.open_item(1)
 
 
-def test_files_that_torchvision_misses_are_told(of_torchvision: Path) -> None:
+def test_files_missing_for_torchvision_are_an_error(of_torchvision: Path) -> None:
     (of_torchvision / "rendered-sst2").rename(of_torchvision / "elsewhere")
     message = f"{of_torchvision}: RenderedSST2: Dataset not found"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*dvc repro -f download"):
-        read_source(of_torchvision)
+        read_dataset(of_torchvision)
