@@ -179,7 +179,7 @@ def test_idx_labels_that_do_not_fit_the_images_are_refused(
         read_dataset(idx)
 
 
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
 def test_a_missing_idx_file_is_named(idx: Path, name: str) -> None:
     (idx / name).unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(idx / name))):
