@@ -15,7 +15,7 @@ from typer import Option
 
 from stages.base.command import run
 from stages.base.csv_text import csv_text
-from stages.base.params import Integer, Params, Real, number
+from stages.base.params import Params, Real, Seed, number
 from stages.base.whole_files import write_text
 from stages.images.collection import collect
 from stages.images.preprocessing import EDGE, Preprocessing
@@ -69,9 +69,7 @@ class TensorizeParams(Params):
     validation: Annotated[Real, AfterValidator(_count_or_share)] = Field(
         ge=0, description="training images to choose params by: how many, or below 1 a share"
     )
-    seed: Integer = Field(
-        ge=0, lt=2**63, description="of the choice of those images, 0 to 2**63 - 1"
-    )
+    seed: Seed = Field(description="of the choice of those images, 0 to 2**63 - 1")
     skip_broken: bool = Field(
         description="true or false: leave out and list pictures that cannot be read"
     )

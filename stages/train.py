@@ -23,7 +23,7 @@ from typer import Option
 
 from stages.base.command import run
 from stages.base.csv_text import csv_text
-from stages.base.params import Integer, Params, Real
+from stages.base.params import Integer, Params, Real, Seed
 from stages.base.whole_files import write_text
 from stages.formats.model_file import LogisticRegression, log_probabilities, pixels, use_threads
 from stages.formats.split_file import LabelledImages
@@ -60,7 +60,7 @@ class TrainParams(Params):
     batch_size: Integer = Field(ge=1, description="images an iteration, 1 or more")
     iterations: Integer = Field(ge=1, description="steps in all, 1 or more")
     eval_every: Integer = Field(ge=1, description="iterations between rows of history, 1 or more")
-    seed: Integer = Field(ge=0, lt=2**63, description="of the order of the images, 0 to 2**63 - 1")
+    seed: Seed = Field(description="of the order of the images, 0 to 2**63 - 1")
 
     @model_validator(mode="after")
     def _nesterov_is_for_sgd(self) -> Self:

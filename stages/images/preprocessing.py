@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -45,12 +46,21 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Image.Image:
         """Convert, then resize.
 
-        Transparent pixels lie on white; 16 bits a pixel become 8. Raises ValueError for pixels
-        whose white is unknown.
+        Transparent pixels are laid on white; 16 bits per pixel become 8. Raises ValueError with the
+        reason if that fails, as for pixels whose white level is unknown.
         """
+        try:
+            return self._resized(self._converted(image))
+        except Exception as error:  # broken pictures can make Pillow raise anything
+            raise ValueError(reason(error)) from None
+
+    def _converted(self, image: Image.Image) -> Image.Image:
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode or image.has_transparency_data:
             image = _opaque(image).convert(mode)
+        return image
+
+    def _resized(self, image: Image.Image) -> Image.Image:
         if self.size is None or image.size == self.size[::-1]:
             return image
         resized = ImageOps.fit if self.fit == "crop" else _padded
@@ -64,13 +74,16 @@ def open_picture(path: Path | str) -> Image.Image:
     Pillow's bound for decompression bombs, about 89 million pixels.
     """
     try:
+        mode = Path(path).stat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode)):  # a pipe would keep its reader waiting
+            raise ValueError("not a regular file")
         with Image.open(path, formats=FORMATS) as image:
             image.load()
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
         found = "an empty file" if empty else f"none of the formats {', '.join(FORMATS)}"
         raise ValueError(found) from None
-    except Exception as error:  # broken bytes lead Pillow's parsers to any
+    except Exception as error:  # broken pictures can make Pillow raise anything
         raise ValueError(reason(error)) from None
     return _upright(image)
 
@@ -79,8 +92,10 @@ def reason(error: Exception) -> str:
     """Why a picture cannot be read, in one line, the same on every machine."""
     if isinstance(error, UnidentifiedImageError):
         return "no picture in a format that Pillow knows"
+    if isinstance(error, MemoryError):
+        return "more pixels than there is memory for"
     text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(text.split()) or f"cannot be decoded ({type(error).__name__})"
 
 
 @contextmanager

@@ -4,17 +4,17 @@ The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (
 class) or `torchvision` (whatever its class reads).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from stages.images.decoding import Pictures
 from stages.images.folders import pictures_by_class
@@ -47,6 +47,30 @@ class Dataset:
     label_names: tuple[str, ...] = ()
 
 
+class _IdxDescription(BaseModel):
+    format: Literal["idx"]
+    classes: tuple[str, ...]
+
+
+class _PicturesDescription(BaseModel):
+    format: Literal["pictures"]
+
+
+class _TorchvisionDescription(BaseModel):
+    format: Literal["torchvision"]
+    class_name: str = Field(alias="class")
+    train: dict[str, Any]  # the arguments that select the split
+    test: dict[str, Any]
+
+
+class _Description(RootModel[_IdxDescription | _PicturesDescription | _TorchvisionDescription]):
+    """What is in `dataset.json`."""
+
+    root: _IdxDescription | _PicturesDescription | _TorchvisionDescription = Field(
+        discriminator="format"
+    )
+
+
 def read_dataset(raw: Path) -> Dataset:
     """Open the folder `raw`; nothing is decoded yet.
 
@@ -56,14 +80,22 @@ def read_dataset(raw: Path) -> Dataset:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        read = {"idx": _idx, "pictures": _pictures, "torchvision": _torchvision}[about["format"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: does not name a known format ({error}); {REMEDY}") from None
-    return read(raw, about)
+        about = _Description.model_validate_json(path.read_bytes()).root
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"][1:]))
+        message = f"{where}: {problem['msg']}" if where else problem["msg"]
+        raise ValueError(
+            f"{path}: not the description of a data set ({message}); {REMEDY}"
+        ) from None
+    if isinstance(about, _IdxDescription):
+        return _idx(raw, about.classes)
+    if isinstance(about, _TorchvisionDescription):
+        return _torchvision(raw, about)
+    return _pictures(raw)
 
 
-def _pictures(raw: Path, _: Any) -> Dataset:
+def _pictures(raw: Path) -> Dataset:
     train = pictures_by_class(raw / "train")
     test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
     classes = tuple(sorted(set(train) | set(test or ())))
@@ -93,8 +125,7 @@ class _FolderOpener:
         return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
 
 
-def _idx(raw: Path, about: Any) -> Dataset:
-    classes = tuple(about["classes"])
+def _idx(raw: Path, classes: tuple[str, ...]) -> Dataset:
     return Dataset(
         classes,
         _idx_split(raw, "train", "train", classes),
@@ -184,10 +215,10 @@ def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]
     return np.memmap(path, np.uint8, "r", start, sizes)
 
 
-def _torchvision(raw: Path, about: Any) -> Dataset:
+def _torchvision(raw: Path, about: _TorchvisionDescription) -> Dataset:
     train, test = (
-        _TorchvisionOpener(raw, about["class"], tuple(about[split].items()))
-        for split in ("train", "test")
+        _TorchvisionOpener(raw, about.class_name, tuple(arguments.items()))
+        for arguments in (about.train, about.test)
     )
     return Dataset(None, train.split("train"), test.split("test"), train.label_names)
 
@@ -206,8 +237,8 @@ class _TorchvisionOpener(_Opener):
 
         try:
             return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
-        except RuntimeError as error:
-            raise ValueError(f"{self.raw}: {self.class_name}: {error}; {REMEDY}") from None
+        except Exception as error:  # a missing, broken or unexpected file leads to any
+            raise ValueError(f"{self.raw}: {self.class_name}: {reason(error)}; {REMEDY}") from None
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -224,6 +255,6 @@ class _TorchvisionOpener(_Opener):
     def __call__(self, item: int) -> tuple[Image.Image, int]:
         try:
             image, label = self.dataset[item]
-        except Exception as error:  # a broken file leads to any
+        except Exception as error:  # a broken picture can make torchvision raise anything
             raise ValueError(reason(error)) from None
         return image, int(label)

@@ -1,5 +1,6 @@
 import bz2
 import json
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -187,14 +188,35 @@ def test_a_missing_idx_file_is_named(idx: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"]
+    "content",
+    [
+        *("", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"),
+        *('{"format": "idx"}', '{"format": "idx", "classes": 3}'),
+        *('{"format": "idx", "classes": ["a", 1]}', '{"format": "torchvision", "class": "USPS"}'),
+        *("[" * 100_000, '{"a":' * 100_000),
+    ],
+    ids=lambda content: content[:40],
 )
-def test_a_folder_without_a_known_format_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_malformed_description_of_a_data_set_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "dataset.json"
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file; `dvc repro -f")):
-        read_dataset(tmp_path)
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: does not name a known format"):
+    message = f"^{re.escape(str(path))}: not the description of a data set \\(.*\\); `dvc repro -f"
+    with pytest.raises(ValueError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_a_description_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+    message = re.escape(f"{tmp_path / 'dataset.json'}: no such file; `dvc repro -f")
+    with pytest.raises(FileNotFoundError, match=message):
+        read_dataset(tmp_path)
+    os.mkfifo(tmp_path / "dataset.json")
+    with pytest.raises(FileNotFoundError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_an_unknown_torchvision_class_is_an_error(tmp_path: Path) -> None:
+    describe(tmp_path, **{"format": "torchvision", "class": "None", "train": {}, "test": {}})
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}: None: module"):
         read_dataset(tmp_path)
 
 
