@@ -1,0 +1,1 @@
+"""A picture becomes numbers: features made of integers."""
