@@ -22,8 +22,11 @@ import yaml
 from torch import Tensor
 
 from stages.base.command import run
-from stages.formats.model_file import LogisticRegression, use_threads
-from stages.train import TrainParams, fit, read_splits
+from stages.formats.model_file import Model
+from stages.training.data import Examples, read_splits
+from stages.training.loop import fit
+from stages.training.processes import use_threads
+from stages.training.settings import TrainParams
 
 NEAREST = 24  # weights whose rounding is tried the other way, alone, in pairs and in threes
 

@@ -17,8 +17,9 @@ from stages.base.command import run
 from stages.base.csv_text import csv_text
 from stages.base.params import Params, Real, Seed, number
 from stages.base.whole_files import write_text
+from stages.formats.split_file import write_split
 from stages.images.collection import collect
-from stages.images.preprocessing import EDGE, Preprocessing
+from stages.images.preprocessing import EDGE, Fit, Preprocessing
 from stages.images.readers import Dataset, read_dataset
 from stages.images.splits import (
     check_classes,
@@ -28,7 +29,7 @@ from stages.images.splits import (
     hold_out,
     name_classes,
 )
-from stages.images.stored_images import Fit, StoredImages, write_split
+from stages.images.stored_images import StoredImages
 
 
 def _one_or_three(value: Any) -> Any:

@@ -154,13 +154,13 @@ def test_idx_files_keep_their_pixels_and_labels(tmp_path: Path) -> None:
         (raw / f"{split}-images-idx3-ubyte").write_bytes(idx_bytes(images[part]))
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels[part]))
     splits = run(raw, tmp_path / "out")
-    np.testing.assert_array_equal(splits["test"].images[:, 0].numpy(), images[15:])
+    np.testing.assert_array_equal(splits["test"].images[:, 0], images[15:])
     assert splits["test"].labels.tolist() == labels[15:].tolist()
     assert splits["test"].pictures == [f"test/{i}" for i in range(5)]
     for name in OUTS[:2]:
         numbers = [int(picture.removeprefix("train/")) for picture in splits[name].pictures]
-        np.testing.assert_array_equal(splits[name].images[:, 0].numpy(), images[numbers])
-    both = np.concatenate([splits[name].images[:, 0].numpy() for name in OUTS[:2]])
+        np.testing.assert_array_equal(splits[name].images[:, 0], images[numbers])
+    both = np.concatenate([splits[name].images[:, 0] for name in OUTS[:2]])
     assert sorted(map(bytes, both)) == sorted(map(bytes, images[:15]))
     colour = run(raw, tmp_path / "colour", channels=3, size=[5, 4])
     for name in OUTS:

@@ -7,9 +7,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.formats.split_file import Labels
 from stages.images.decoding import Unreadable
 from stages.images.readers import Dataset
-from stages.images.stored_images import Indices, Labels, StoredImages
+from stages.images.stored_images import Indices, StoredImages
 
 NAMED = 3  # pictures in a message
 

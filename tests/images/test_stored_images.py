@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stages.formats.split_file import write_split
 from stages.images import stored_images
-from stages.images.stored_images import StoredImages, write_split
+from stages.images.stored_images import StoredImages
 
 Shape = tuple[int, int, int]
 shapes = st.tuples(*[st.integers(1, 4)] * 3)
