@@ -1,9 +1,9 @@
-"""What was downloaded -> three splits of labelled images: train, validation and test.
+"""Downloaded data -> three splits of labelled images: train, validation and test.
 
-In: the folder that `download` filled.  Out: one file a split, and a list of the pictures that were
-left out. The test split is the data set's own; where it has none, a share of each class is held out
-at random. The validation split is held out of what is left to train on. What is on disk is uint8,
-so that no arithmetic stands between the pictures and their hashes.
+In: the folder that `download` filled.  Out: one file per split, and a list of the pictures that
+were left out. The test split is the data set's own; if it has none, a share of each class is held
+out. The validation split is held out of the remaining training images. Images are stored as uint8,
+so that the files' hashes do not depend on floating-point arithmetic.
 """
 
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ from stages.images.stored_images import StoredImages
 
 
 def _one_or_three(value: Any) -> Any:
-    if isinstance(value, bool):  # equal to 1
+    if isinstance(value, bool):  # True equals 1
         raise ValueError("1 or 3")
     return number(value)
 
@@ -44,7 +44,7 @@ def _height_and_width(value: Any) -> Any:
     sides = value if isinstance(value, list | tuple) else [value, value]
     sides = [number(side) for side in sides]
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= EDGE for side in sides):
-        raise ValueError(f"pixels a side, or [height, width], 1 to {EDGE}; or null")
+        raise ValueError(f"pixels per side, or [height, width], 1 to {EDGE}; or null")
     return tuple(sides)
 
 
@@ -61,26 +61,25 @@ class TensorizeParams(Params):
         description="1 for grey, 3 for colour"
     )
     size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
-        description=f"pixels a side, or [height, width], 1 to {EDGE}; null keeps the pictures' own"
+        description=f"pixels per side, or [height, width], 1 to {EDGE}; null keeps their size"
     )
-    fit: Fit = Field(description="crop or pad: how a picture of another shape comes to this size")
+    fit: Fit = Field(description="crop or pad: how a picture of another shape is made to fit")
     test: Real = Field(
-        gt=0, lt=1, description="share of each class to test on, if the data set has no test split"
+        gt=0, lt=1, description="share of each class to test on if the data set has no test split"
     )
     validation: Annotated[Real, AfterValidator(_count_or_share)] = Field(
-        ge=0, description="training images to choose params by: how many, or below 1 a share"
+        ge=0,
+        description="training images held out to choose params by: a count, or a share below 1",
     )
-    seed: Seed = Field(description="of the choice of those images, 0 to 2**63 - 1")
-    skip_broken: bool = Field(
-        description="true or false: leave out and list pictures that cannot be read"
-    )
+    seed: Seed = Field(description="of the choice of test and validation images, 0 to 2**63 - 1")
+    skip_broken: bool = Field(description="true or false: leave out and list unreadable pictures")
     allow_duplicates: bool = Field(
-        description="true or false: only count test images that are training images too"
+        description="true or false: only count test images that are also training images"
     )
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What becomes of each picture."""
+        """How each picture becomes an image."""
         return Preprocessing(self.channels, self.size, self.fit)
 
 
@@ -140,14 +139,14 @@ def make_splits(
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `tensorize`")],
     raw: Annotated[Path, Option(help="in: the folder that `download` filled")],
-    train: Annotated[Path, Option(help="out: the images to fit, safetensors")],
-    validation: Annotated[Path, Option(help="out: the images to choose params by")],
-    test: Annotated[Path, Option(help="out: the images to measure the model on")],
+    train: Annotated[Path, Option(help="out: the images to train on, safetensors")],
+    validation: Annotated[Path, Option(help="out: the images to choose params by, safetensors")],
+    test: Annotated[Path, Option(help="out: the images to test on, safetensors")],
     skipped: Annotated[Path, Option(help="out: the pictures that were left out, CSV")],
 ) -> None:
     """Turn what was downloaded into three splits of labelled images.
 
-    As many processes decode pictures as there are CPUs; that changes no byte of what comes out.
+    Uses one decoding process per CPU; their number does not change the output.
     """
     tensorize(TensorizeParams.load(params, "tensorize"), raw, train, validation, test, skipped)
 

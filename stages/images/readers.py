@@ -1,7 +1,7 @@
 """The folder that `download` left -> pictures and their labels; the only place that knows formats.
 
 The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder per
-class) or `torchvision` (whatever its class reads).
+class) or `torchvision` (whatever one of its classes reads).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
 from stages.images.stored_images import StoredImages
 
-REMEDY = "`dvc repro -f download` makes it anew"
+REMEDY = "`dvc repro -f download` regenerates it"
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _idx_split(raw: Path, split: str, prefix: str, classes: Sequence[str]) -> Ra
 
 @dataclass(frozen=True)
 class _Opener:
-    """What a process has opened stays its own: what is sent to others are the fields alone."""
+    """Other processes get its fields alone, not what this one has opened."""
 
     def __getstate__(self) -> Any:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -170,7 +170,7 @@ class _Opener:
 
 @dataclass(frozen=True)
 class _IdxOpener(_Opener):
-    """Opens image i; each process maps the files for itself."""
+    """Opens image i; each process maps the files itself."""
 
     images_path: Path
     labels_path: Path
@@ -225,7 +225,7 @@ def _torchvision(raw: Path, about: _TorchvisionDescription) -> Dataset:
 
 @dataclass(frozen=True)
 class _TorchvisionOpener(_Opener):
-    """Opens image i of a split of torchvision's data set; each process reads it for itself."""
+    """Opens image i of a split of a torchvision data set, which each process reads itself."""
 
     raw: Path
     class_name: str
@@ -233,7 +233,7 @@ class _TorchvisionOpener(_Opener):
 
     @cached_property
     def dataset(self) -> Any:
-        from torchvision import datasets  # takes seconds to import, and is seldom needed
+        from torchvision import datasets  # slow to import, and rarely needed
 
         try:
             return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
@@ -242,7 +242,7 @@ class _TorchvisionOpener(_Opener):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names that the class gives; none if it gives none."""
+        """The names that the class gives to labels, if any."""
         return tuple(map(str, getattr(self.dataset, "classes", ())))
 
     def split(self, name: str) -> RawSplit:

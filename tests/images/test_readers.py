@@ -81,14 +81,14 @@ def test_a_malformed_idx_file_is_refused_with_the_reason(
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"\bIDX\b|header") as error:
         read_idx(path, 2)
-    assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` makes it anew"
+    assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` regenerates it"
 
 
 def test_a_missing_idx_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
     assert str(error.value) == (
-        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` makes it anew"
+        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` regenerates it"
     )
 
 
@@ -310,8 +310,8 @@ def test_a_torchvision_data_set_of_files_is_read(of_torchvision: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no picture", "no picture in a format that Pillow knows"),
-        (b"", "no picture in a format that Pillow knows"),
+        (b"no picture", "not in a format that Pillow knows"),
+        (b"", "not in a format that Pillow knows"),
         (None, "No such file or directory"),
     ],
 )
