@@ -198,23 +198,6 @@ def test_unreadable_pictures_are_an_error_or_are_left_out_and_listed(
     assert printed in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", ["train/dog/99.png", "test/dog/1.png"])
-def test_pictures_of_different_sizes_need_a_size(
-    with_test: Path, tmp_path: Path, path: str
-) -> None:
-    picture(with_test / path, 99, size=(4, 2))
-    with pytest.raises(ValueError, match=f"^{path}: found 2 x 4 pixels.*set tensorize.size"):
-        run(with_test, tmp_path / "out")
-    assert run(with_test, tmp_path / "out", size=5)["train"].image_shape == (1, 5, 5)
-
-
-def test_the_test_split_must_have_the_training_images_size(raw: Path, tmp_path: Path) -> None:
-    for value, name in ((30, "cat"), (40, "dog")):
-        picture(raw / "test" / name / "1.png", value, size=(2, 2))
-    with pytest.raises(ValueError, match=r"^found test images of 1 x 2 x 2.*set tensorize.size"):
-        run(raw, tmp_path / "out")
-
-
 def test_fit_and_channels_are_applied_and_recorded(raw: Path, tmp_path: Path) -> None:
     splits = run(raw, tmp_path / "out", fit="pad", size=3, channels=3)
     assert {split.fit for split in splits.values()} == {"pad"}
@@ -243,46 +226,36 @@ def test_duplicates_are_an_error_unless_allowed(
 
 
 @pytest.mark.parametrize(
-    ("remove", "message"),
+    ("remove", "sizes", "params", "message"),
     [
-        ("train/dog", "found one class, 'cat'"),
-        ("train/dog/*", "class 'dog': found 0 training and 0 test images"),
-        ("train/*/*", "train: found no readable picture"),
-        ("train/dog/*[!9].png", "class 'dog': found 1 training and 0 test images"),
+        ("*/dog", {}, {}, "found one class, 'cat'"),
+        ("train/dog", {}, {}, "class 'dog': found 0 training and 1 test images"),
+        ("test/dog", {}, {}, "class 'dog': found 8 training and 0 test images"),
+        ("train/*/*", {}, {}, "train: found no readable picture"),
+        ("test/*/*", {}, {}, "test: found no readable picture"),
+        ("", {"train/dog/99.png": (4, 2)}, {}, "train/dog/99.png: found 2 x 4 pixels"),
+        ("test/*/*", {"test/cat/9.png": (2, 2)}, {}, "found test images of 1 x 2 x 2 pixels"),
+        ("", {}, {"validation": 20}, "tensorize.validation: found 20; expected less than 20"),
     ],
 )
-def test_a_class_with_too_few_pictures_is_an_error(
-    raw: Path, tmp_path: Path, remove: str, message: str
+def test_unusable_pictures_are_an_error_before_anything_is_written(
+    with_test: Path,
+    tmp_path: Path,
+    remove: str,
+    sizes: dict[str, tuple[int, int]],
+    params: dict[str, Any],
+    message: str,
 ) -> None:
-    for path in raw.glob(remove):
+    for path in with_test.glob(remove) if remove else ():
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+    for name, size in sizes.items():
+        picture(with_test / name, 99, size)
     with pytest.raises(ValueError, match=f"^{message}"):
-        run(raw, tmp_path / "out")
-
-
-def test_a_class_in_one_split_only_is_an_error(with_test: Path, tmp_path: Path) -> None:
-    picture(with_test / "test" / "owl" / "1.png", 50)
-    with pytest.raises(ValueError, match="class 'owl': found 0 training and 1 test images"):
-        run(with_test, tmp_path / "out")
-    shutil.rmtree(with_test / "test" / "owl")
-    shutil.rmtree(with_test / "test" / "dog")
-    with pytest.raises(ValueError, match="class 'dog': found 8 training and 0 test images"):
-        run(with_test, tmp_path / "out")
-    (with_test / "test" / "cat" / "1.png").unlink()
-    with pytest.raises(ValueError, match=r"^test: found no readable picture"):
-        run(with_test, tmp_path / "out")
-
-
-@pytest.mark.parametrize("validation", [20, 21])
-def test_validation_must_leave_images_to_train_on(
-    with_test: Path, tmp_path: Path, validation: int
-) -> None:
-    message = rf"^tensorize.validation: found {validation}; expected less than 20"
-    with pytest.raises(ValueError, match=message):
-        run(with_test, tmp_path / "out", validation=validation)
+        run(with_test, tmp_path / "out", **params)
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

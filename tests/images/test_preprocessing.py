@@ -26,8 +26,10 @@ GREYS = np.array([[0, 1, 127], [128, 254, 255]], np.uint8)
 GREYS_16 = np.array([[0, 255, 256], [511, 0x8000, 0xFFFF]], np.uint16)
 
 
-def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+def encoded(image: Any, file_format: str, **options: Any) -> bytes:
+    """An image of Pillow's or an array -> the bytes of a file."""
     file = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(file, file_format, **options)
     return file.getvalue()
 
@@ -62,10 +64,10 @@ def with_alpha(colours: Pixels, alpha: list[int]) -> Image.Image:
     return Image.fromarray(np.concatenate([colours, channel], axis=2))
 
 
-def palette(alpha: bytes | None = None) -> tuple[Image.Image, dict[str, Any]]:
+def palette() -> Image.Image:
     image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3), "L")
     image.putpalette(COLOURS.tobytes())
-    return image, {} if alpha is None else {"transparency": alpha}
+    return image
 
 
 def of_grey(values: Any) -> Pixels:
@@ -73,75 +75,53 @@ def of_grey(values: Any) -> Pixels:
 
 
 CHECKERS = np.array([[True, False, True], [False, False, True]])
+RED_IMAGE, BLUE_IMAGE = (Image.new("RGB", (3, 2), colour) for colour in (RED, BLUE))
+BLACK_AS_WHITE = np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8)
+HALF_CLEAR = with_alpha(COLOURS, [255, 0])
 CLEAR = np.where(np.arange(6).reshape(2, 3, 1) % 2 == 0, COLOURS, 255).astype(np.uint8)
 LA = Image.merge("LA", [Image.fromarray(GREYS), Image.new("L", (3, 2), 0)])
-FIRST_LEFT_OUT = np.where(GREYS_16 == 256, 255, GREYS_16 >> 8)
+HIGH_BYTES = GREYS_16 >> 8
+ONE_TRANSPARENT = np.where(GREYS_16 == 256, 255, HIGH_BYTES)
 PICTURES: dict[str, tuple[bytes, Pixels]] = {
-    "PNG, 1 bit": (encoded(Image.fromarray(CHECKERS), "PNG"), of_grey(CHECKERS * 255)),
-    "PNG, grey": (encoded(Image.fromarray(GREYS), "PNG"), of_grey(GREYS)),
+    "PNG, 1 bit": (encoded(CHECKERS, "PNG"), of_grey(CHECKERS * 255)),
+    "PNG, grey": (encoded(GREYS, "PNG"), of_grey(GREYS)),
     "PNG, grey, a grey transparent": (
-        encoded(Image.fromarray(GREYS), "PNG", transparency=1),
+        encoded(GREYS, "PNG", transparency=1),
         of_grey(np.where(GREYS == 1, 255, GREYS)),
     ),
     "PNG, grey with alpha": (encoded(LA, "PNG"), of_grey(np.full((2, 3), 255))),
-    "PNG, colour": (encoded(Image.fromarray(COLOURS), "PNG"), COLOURS),
+    "PNG, colour": (encoded(COLOURS, "PNG"), COLOURS),
     "PNG, colour, a colour transparent": (
-        encoded(Image.fromarray(COLOURS), "PNG", transparency=BLACK),
-        np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8),
+        encoded(COLOURS, "PNG", transparency=BLACK),
+        BLACK_AS_WHITE,
     ),
-    "PNG, colour with alpha": (encoded(with_alpha(COLOURS, [255, 0]), "PNG"), CLEAR),
-    "PNG, palette": (encoded(palette()[0], "PNG"), COLOURS),
-    "PNG, palette with alpha": (
-        encoded(palette()[0], "PNG", transparency=bytes([255, 0] * 3)),
-        CLEAR,
-    ),
-    "PNG, 16 bits": (encoded(Image.fromarray(GREYS_16), "PNG"), of_grey(GREYS_16 >> 8)),
+    "PNG, colour with alpha": (encoded(HALF_CLEAR, "PNG"), CLEAR),
+    "PNG, palette": (encoded(palette(), "PNG"), COLOURS),
+    "PNG, palette with alpha": (encoded(palette(), "PNG", transparency=bytes([255, 0] * 3)), CLEAR),
+    "PNG, 16 bits": (encoded(GREYS_16, "PNG"), of_grey(HIGH_BYTES)),
     "PNG, 16 bits, a grey transparent": (
-        encoded(Image.fromarray(GREYS_16), "PNG", transparency=256),
-        of_grey(FIRST_LEFT_OUT),
+        encoded(GREYS_16, "PNG", transparency=256),
+        of_grey(ONE_TRANSPARENT),
     ),
-    "TIFF, 16 bits": (encoded(Image.fromarray(GREYS_16), "TIFF"), of_grey(GREYS_16 >> 8)),
+    "TIFF, 16 bits": (encoded(GREYS_16, "TIFF"), of_grey(HIGH_BYTES)),
     "TIFF, 16 bits, high byte first": (
-        encoded(Image.fromarray(GREYS_16.astype(">u2")), "TIFF"),
-        of_grey(GREYS_16 >> 8),
+        encoded(GREYS_16.astype(">u2"), "TIFF"),
+        of_grey(HIGH_BYTES),
     ),
-    "TIFF, 32 bits": (
-        encoded(Image.fromarray(GREYS_16.astype(np.int32)), "TIFF"),
-        of_grey(GREYS_16 >> 8),
-    ),
-    "PGM, 16 bits": (
-        b"P5\n3 2\n65535\n" + GREYS_16.astype(">u2").tobytes(),
-        of_grey(GREYS_16 >> 8),
-    ),
-    "TIFF, compressed": (
-        encoded(Image.fromarray(COLOURS), "TIFF", compression="tiff_lzw"),
-        COLOURS,
-    ),
-    "TIFF, CMYK": (
-        encoded(Image.fromarray(COLOURS[:1]).convert("CMYK"), "TIFF"),
-        COLOURS[:1],
-    ),
-    "WebP, lossless with alpha": (
-        encoded(with_alpha(COLOURS, [255, 0]), "WEBP", lossless=True),
-        CLEAR,
-    ),
-    "GIF": (encoded(palette()[0], "GIF"), COLOURS),
-    "GIF, a colour transparent": (
-        encoded(palette()[0], "GIF", transparency=4),
-        np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8),
-    ),
+    "TIFF, 32 bits": (encoded(GREYS_16.astype(np.int32), "TIFF"), of_grey(HIGH_BYTES)),
+    "PGM, 16 bits": (b"P5\n3 2\n65535\n" + GREYS_16.astype(">u2").tobytes(), of_grey(HIGH_BYTES)),
+    "TIFF, compressed": (encoded(COLOURS, "TIFF", compression="tiff_lzw"), COLOURS),
+    "TIFF, CMYK": (encoded(Image.fromarray(COLOURS[:1]).convert("CMYK"), "TIFF"), COLOURS[:1]),
+    "WebP, lossless with alpha": (encoded(HALF_CLEAR, "WEBP", lossless=True), CLEAR),
+    "GIF": (encoded(palette(), "GIF"), COLOURS),
+    "GIF, a colour transparent": (encoded(palette(), "GIF", transparency=4), BLACK_AS_WHITE),
     "GIF, animated": (
-        encoded(
-            Image.new("RGB", (3, 2), "red"),
-            "GIF",
-            save_all=True,
-            append_images=[Image.new("RGB", (3, 2), "blue")],
-        ),
+        encoded(RED_IMAGE, "GIF", save_all=True, append_images=[BLUE_IMAGE]),
         np.full((2, 3, 3), RED, np.uint8),
     ),
-    "BMP": (encoded(Image.fromarray(COLOURS), "BMP"), COLOURS),
-    "PPM": (encoded(Image.fromarray(COLOURS), "PPM"), COLOURS),
-    "PBM": (encoded(Image.fromarray(CHECKERS), "PPM"), of_grey(CHECKERS * 255)),
+    "BMP": (encoded(COLOURS, "BMP"), COLOURS),
+    "PPM": (encoded(COLOURS, "PPM"), COLOURS),
+    "PBM": (encoded(CHECKERS, "PPM"), of_grey(CHECKERS * 255)),
 }
 
 
@@ -376,7 +356,7 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_whatever_pillow_raises_for_a_picture_makes_it_unreadable(tmp_path: Path) -> None:
-    content = encoded(palette()[0], "PNG")
+    content = encoded(palette(), "PNG")
     start = content.index(b"PLTE") - 4
     length = int.from_bytes(content[start : start + 4], "big") + 12
     (tmp_path / "picture").write_bytes(content[:start] + content[start + length :])
