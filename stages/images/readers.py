@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,15 @@ class _TorchvisionDescription(BaseModel):
     test: dict[str, Any]
 
 
-class _Description(RootModel[_IdxDescription | _PicturesDescription | _TorchvisionDescription]):
-    """What is in `dataset.json`."""
-
-    root: _IdxDescription | _PicturesDescription | _TorchvisionDescription = Field(
-        discriminator="format"
-    )
+class _Description(
+    RootModel[
+        Annotated[
+            _IdxDescription | _PicturesDescription | _TorchvisionDescription,
+            Field(discriminator="format"),
+        ]
+    ]
+):
+    """What `dataset.json` holds."""
 
 
 def read_dataset(raw: Path) -> Dataset:
@@ -86,7 +89,7 @@ def read_dataset(raw: Path) -> Dataset:
         where = ".".join(map(str, problem["loc"][1:]))
         message = f"{where}: {problem['msg']}" if where else problem["msg"]
         raise ValueError(
-            f"{path}: not the description of a data set ({message}); {REMEDY}"
+            f"{path}: not the description of a data set ({message[:200]}); {REMEDY}"
         ) from None
     if isinstance(about, _IdxDescription):
         return _idx(raw, about.classes)
