@@ -18,7 +18,7 @@ from typer import Argument, Option
 from stages.base.command import run
 from stages.gate.report import columns, p_text
 from stages.gate.results import Results
-from stages.gate.revisions import Revision, commit_of, git
+from stages.gate.revisions import Revision, commit_of, git, named
 from stages.gate.rules import SECTION, Rule, Rules
 from stages.gate.verdict import paired_test, same_test_set
 
@@ -46,14 +46,6 @@ def experiments() -> Iterator[Revision]:
         commit, ref = line.split(" ", 1)
         if match := EXPERIMENT.fullmatch(ref):
             yield Revision(match[1], commit)
-
-
-def named(revision: str) -> Revision:
-    """The commit that `revision` names. Raises ValueError if there is none."""
-    commit = commit_of(revision)
-    if commit is None:
-        raise ValueError(f"no revision {revision!r} in this clone; `git fetch` brings a remote's")
-    return Revision(revision, commit)
 
 
 def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate], list[str]]:

@@ -71,18 +71,23 @@ class Report:
 
     @property
     def changed(self) -> list[str]:
-        """What changed beside the metrics, a line each."""
-        changes = self.changes
-        lines = [f"param {_change(change)}" for change in changes.params]
-        lines += [f"code {path}" for path in changes.code]
-        lines += [f"data {_change(_shortened(change))}" for change in changes.data]
-        return lines or ["nothing: neither params, nor code, nor data"]
+        """What changed besides the metrics, one line each."""
+        return changed_lines(self.changes) or ["nothing: neither params nor code nor data"]
 
     @property
     def sections(self) -> list[tuple[str, list[str]]]:
         """Titles and their lines, those without lines left out."""
         sections = [("Note", self.remarks), ("Images", self.images), ("Changed", self.changed)]
         return [(title, lines) for title, lines in sections if lines]
+
+
+def changed_lines(changes: Changes) -> list[str]:
+    """Params, code and data that changed, one line each."""
+    return [
+        *(f"param {_change(change)}" for change in changes.params),
+        *(f"code {path}" for path in changes.code),
+        *(f"data {_change(_shortened(change))}" for change in changes.data),
+    ]
 
 
 def terminal(report: Report) -> str:
