@@ -18,7 +18,7 @@ from stages.base.csv_text import csv_text
 from stages.base.params import Integer, Params, Real, number
 from stages.base.whole_files import write_text
 from stages.images.collection import collect
-from stages.images.preprocessing import EDGE, Preprocessing
+from stages.images.preprocessing import EDGE, Fit, Preprocessing
 from stages.images.readers import read_source
 from stages.images.splits import (
     Split,
@@ -28,7 +28,6 @@ from stages.images.splits import (
     check_shapes,
     name_classes,
 )
-from stages.images.stored_images import Fit
 
 
 def _one_or_three(value: Any) -> Any:

@@ -121,7 +121,7 @@ class Clone:
             interrupted = (sys.executable, "-m", "stages.training.interruption")
             self.run(environment, *interrupted, *self.train_options, exits=-signal.SIGKILL)
         output = self.run(environment, "dvc", "repro", "--force")
-        if environment.killed and "going on after iteration" not in output:
+        if environment.killed and "resuming after iteration" not in output:
             raise ValueError(f"{environment}: the killed training was not resumed:\n{output}")
 
     def weights(self, environment: Environment) -> Weights:

@@ -1,71 +1,72 @@
-"""LogisticRegression: one linear layer and a softmax; save, load."""
+"""The fitted model and the file that holds it: read, written and applied with NumPy alone.
+
+The file is safetensors: weight (K, D) and bias (K,), float32. Its metadata says what a picture must
+become before the model sees it, so that nothing else is needed to predict.
+"""
 
 import json
-import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from safetensors.numpy import save
 
 from stages.base.whole_files import write_bytes
-from stages.images.stored_images import Fit
+
+FITS = ("crop", "pad")
 
 
-def pixels(images: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 -> (N, D) float64 in [0, 1]."""
-    return images.flatten(1).to(torch.float64).mul_(1 / 255)
+@dataclass(frozen=True)
+class Model:
+    """Multinomial logistic regression: P(class k | pixels x) = softmax(W x / 255 + b)_k.
 
-
-class LogisticRegression(nn.Module):
-    """Multinomial logistic regression: P(class k | pixels x) = softmax(W x + b)_k.
-
-    W is (K, D) and b is (K,), both zero at first: the loss is convex, so that there is no
-    symmetry to break. Computed in float64, published in float32.
+    weight: W, (K, D) float64.  bias: b, (K,) float64.  classes: K distinct names, two or more.
+    image_shape: (C, H, W), C being 1 or 3.  fit: crop or pad, for pictures of another shape.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], classes: tuple[str, ...], fit: Fit = "crop"
-    ) -> None:
-        super().__init__()
-        self.image_shape = image_shape
-        self.classes = classes
-        self.fit = fit
-        self.weight = nn.Parameter(
-            torch.zeros(len(classes), prod(image_shape), dtype=torch.float64), requires_grad=False
-        )
-        self.bias = nn.Parameter(
-            torch.zeros(len(classes), dtype=torch.float64), requires_grad=False
-        )
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    fit: str
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) uint8 -> (N, K) float64: the logarithms of the class probabilities."""
-        return log_probabilities(self.weight, self.bias, pixels(images))
+    def __post_init__(self) -> None:
+        k, d = len(self.classes), prod(self.image_shape)
+        if self.image_shape[0] not in (1, 3) or min(self.image_shape) < 1:
+            raise ValueError(f"image_shape: found {self.image_shape}; expected (1 or 3, H, W)")
+        if self.fit not in FITS:
+            raise ValueError(f"fit: found {self.fit!r}; expected {' or '.join(FITS)}")
+        if not 2 <= len(set(self.classes)) == k:
+            raise ValueError(f"classes: found {self.classes}; expected two or more distinct names")
+        if (self.weight.shape, self.bias.shape) != ((k, d), (k,)):
+            raise ValueError(
+                f"found weight {self.weight.shape} and bias {self.bias.shape};"
+                f" expected ({k}, {d}) and ({k},)"
+            )
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+            raise ValueError("found weights that are not finite in float32")
+
+    def log_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, D) uint8 -> log softmax(W x / 255 + b), (N, K) float64."""
+        logits = (pixels * (1 / 255)) @ self.weight.T + self.bias
+        logits -= logits.max(1, keepdims=True)
+        log_p: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        return log_p
 
     def save(self, path: Path, params: Mapping[str, Any]) -> None:
-        """Write the weights in float32, with the classes, the images' shape, `fit` and the params.
-
-        Raises ValueError if a weight is not finite in float32.
-        """
+        """Write the file that `load` reads, with the params the model was trained with."""
         write_bytes(path, self.serialized(params))
 
     def serialized(self, params: Mapping[str, Any]) -> bytes:
         """What `save` writes; the bytes depend on the content alone.
 
-        Raises ValueError if a weight is not finite in float32. All metadata stands in one entry:
-        safetensors does not promise the order of several.
+        All metadata stands in one entry: safetensors does not promise the order of several.
         """
-        weights = {
-            name: tensor.to("cpu", torch.float32) for name, tensor in self.named_parameters()
-        }
-        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-            raise ValueError(
-                "the weights grew beyond float32: lower train.learning_rate or train.weight_decay"
-            )
         about = {
             "classes": self.classes,
             "fit": self.fit,
@@ -73,46 +74,36 @@ class LogisticRegression(nn.Module):
             "params": params,
         }
         metadata = {"model": json.dumps(about, ensure_ascii=False, sort_keys=True)}
-        return save(weights, metadata)
+        weights = {"weight": self.weight.astype(np.float32), "bias": self.bias.astype(np.float32)}
+        content: bytes = save(weights, metadata)
+        return content
 
     @classmethod
-    def load(cls, path: Path) -> "LogisticRegression":
-        """Read what `save` wrote: the float32 weights, in float64.
+    def load(cls, path: Path) -> "Model":
+        """Read a model: its float32 weights, in float64.
 
-        Raises FileNotFoundError, or a ValueError if the file is not such a model.
+        Raises FileNotFoundError, or a ValueError if the file is not a model that can be applied.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 about = json.loads(file.metadata()["model"])
-                channels, height, width = about["image_shape"]
-                model = cls((channels, height, width), tuple(about["classes"]), about["fit"])
-                model.load_state_dict({name: file.get_tensor(name) for name in ("weight", "bias")})
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                weight, bias = (file.get_tensor(name) for name in ("weight", "bias"))
+            for name, tensor in (("weight", weight), ("bias", bias)):
+                if tensor.dtype != np.float32:
+                    raise ValueError(f"{name}: found {tensor.dtype}; expected float32")
+            channels, height, width = about["image_shape"]
+            return cls(
+                weight.astype(np.float64),
+                bias.astype(np.float64),
+                tuple(about["classes"]),
+                (channels, height, width),
+                about["fit"],
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{path}: not a model ({reason}); `dvc repro -f train` makes it anew"
+                f"{path}: not a model of this pipeline ({reason}); `dvc repro -f train`"
+                " regenerates it"
             ) from None
-        return model
-
-
-def log_probabilities(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """Weights (K, D), (K,) and pixels (N, D), all float64 -> log softmax(W x + b), (N, K)."""
-    logits = torch.addmm(bias[:, None], weight, x.T)  # (K, N): faster than (N, K) for few classes
-    return torch.log_softmax(logits, dim=0).T
-
-
-def use_threads(
-    batch_size: int, image_shape: tuple[int, int, int], classes: tuple[str, ...]
-) -> None:
-    """Use one thread where a batch is too little work to share, unless OMP_NUM_THREADS is set.
-
-    It changes no result. On a busy machine, several threads that wait for each other at every small
-    operation can take forty times as long as one.
-    """
-    if (
-        "OMP_NUM_THREADS" not in os.environ
-        and batch_size * prod(image_shape) * len(classes) < 2**24
-    ):
-        torch.set_num_threads(1)

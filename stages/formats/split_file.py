@@ -1,25 +1,28 @@
-"""LabelledImages: the contract between the stages; save, load.
+"""LabelledImages, the contract between the stages, and the file that holds one split of them.
 
 Shapes, everywhere in this project: N examples, images of C channels, H rows and W columns,
 D = C * H * W pixels, K classes.
+
+The file is safetensors: labels (N,) int64, images (N, C, H, W) uint8, and the pictures' names, each
+ended by a line feed, as uint8; the classes and the way pictures were fitted are its metadata.
 """
 
 import json
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from stages.images.stored_images import Fit, write_split
+from stages.base.whole_files import whole_file
 
-NO_NAMES = torch.empty(0, dtype=torch.uint8)
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,42 +30,43 @@ class LabelledImages:
     """One split of a data set; it may be empty, its classes may not.
 
     images: (N, C, H, W) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
-    fit: how a picture of another shape came to (H, W).  names: of the pictures that they were, in
-    UTF-8, each ended by a line feed, (M,) uint8; nothing if they have none.
+    fit: how a picture of another shape was brought to (H, W).  names: the pictures' names in UTF-8,
+    each ended by a line feed, (M,) uint8; empty if they have none.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Images
+    labels: Labels
     classes: tuple[str, ...]
-    fit: Fit = "crop"
-    names: Tensor = NO_NAMES
+    fit: str = "crop"
+    names: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.ndim != 4:
+        if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
-                f"images: expected (N, C, H, W) uint8, found {tuple(images.shape)} {images.dtype}"
+                f"images: found {images.shape} {images.dtype}; expected (N, C, H, W) uint8"
             )
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise ValueError(
-                f"labels: expected ({len(images)},) int64,"
-                f" found {tuple(labels.shape)} {labels.dtype}"
+                f"labels: found {labels.shape} {labels.dtype}; expected ({len(images)},) int64"
             )
         if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes: expected distinct names, found {self.classes}")
+            raise ValueError(f"classes: found {self.classes}; expected distinct names")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
             raise ValueError(
-                f"labels: expected 0 to {len(self.classes) - 1} ({len(self.classes)} classes),"
-                f" found {int(labels.min())} to {int(labels.max())}"
+                f"labels: found {labels.min()} to {labels.max()};"
+                f" expected 0 to {len(self.classes) - 1}, for {len(self.classes)} classes"
             )
+        if len(self.names) and len(self.pictures) != len(images):
+            raise ValueError(f"names: found {len(self.pictures)}; expected {len(images)}")
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def pictures(self) -> list[str]:
-        """The names of the pictures, N; their numbers if they have none."""
-        *names, _ = self.names.numpy().tobytes().decode().split("\n")
+        """The pictures' names, N; their numbers if they have none."""
+        *names, _ = self.names.tobytes().decode().split("\n")
         return names or [str(index) for index in range(len(self))]
 
     @property
@@ -71,29 +75,27 @@ class LabelledImages:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def subset(self, indices: Tensor) -> "LabelledImages":
-        """The examples at `indices`, (M,) int64, in that order, without names."""
-        return replace(
-            self,
-            images=self.images.index_select(0, indices),
-            labels=self.labels.index_select(0, indices),
-            names=NO_NAMES,
-        )
+    @property
+    def pixels(self) -> Images:
+        """The images as rows, (N, D)."""
+        return self.images.reshape(len(self), prod(self.image_shape))
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All the images and labels in order, `batch_size` at a time, the last batch smaller."""
+    def batches(self, batch_size: int) -> Iterator[tuple[Images, Labels]]:
+        """The pixels, (n, D), and labels of all images in order; the last batch may be smaller."""
+        pixels = self.pixels
         for start in range(0, len(self), batch_size):
-            yield self.images[start : start + batch_size], self.labels[start : start + batch_size]
+            yield pixels[start : start + batch_size], self.labels[start : start + batch_size]
 
     def save(self, path: Path) -> None:
         """Write the file that `load` reads."""
-        images, labels = self.images.numpy(), self.labels.numpy()
-        shape, names = self.image_shape, self.pictures
-        write_split(path, [images], shape, labels, names, self.classes, self.fit)
+        names = self.pictures
+        write_split(
+            path, [self.images], self.image_shape, self.labels, names, self.classes, self.fit
+        )
 
     @classmethod
     def load(cls, path: Path) -> "LabelledImages":
-        """Read a split's file; the tensors stay on disk, mapped, and must not be written to.
+        """Read a split's file; the arrays stay on disk, mapped, and cannot be written to.
 
         Raises FileNotFoundError, or a ValueError if the file is not such a file.
         """
@@ -103,27 +105,67 @@ class LabelledImages:
             with safe_open(path, framework="np") as file:  # checks the file
                 about = json.loads(file.metadata()["split"])
             return cls(classes=tuple(about["classes"]), fit=about["fit"], **_mapped(path))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"{path}: not labelled images ({error}); `dvc repro -f tensorize` makes it anew"
+                f"{path}: not labelled images ({error}); `dvc repro -f tensorize` regenerates it"
             ) from None
 
 
-def _mapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of a split's file.
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a split's file.
 
     safetensors would map it copy-on-write, which Linux refuses for a file larger than the memory.
     """
     with path.open("rb") as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
     start = 8 + int.from_bytes(content[:8], "little")
-    tensors = {}
+    arrays = {}
     for name, entry in json.loads(content[8:start]).items():
         if name != "__metadata__":
             dtype, shape = {"U8": "u1", "I64": "<i8"}[entry["dtype"]], entry["shape"]
             offset = start + entry["data_offsets"][0]
-            array = np.frombuffer(content, dtype, prod(shape), offset).reshape(shape)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that nobody may write to it
-                tensors[name] = torch.from_numpy(array)
-    return tensors
+            arrays[name] = np.frombuffer(content, dtype, prod(shape), offset).reshape(shape)
+    return arrays
+
+
+def write_split(
+    path: Path,
+    images: Iterable[Images],
+    shape: tuple[int, int, int],
+    labels: Labels,
+    names: Iterable[str],
+    classes: Sequence[str],
+    fit: str,
+) -> None:
+    """Write a split's file, whole or not at all: `images` in chunks, (n, C, H, W), N in all.
+
+    Its bytes depend on the content alone, and are those that safetensors itself would write
+    (github.com/huggingface/safetensors, "Format"), which wants all of it in memory.
+    """
+    number, lines = len(labels), bytearray()
+    for name in names:
+        lines += f"{name}\n".encode()
+    end_of_labels = 8 * number
+    end_of_images = end_of_labels + number * prod(shape)
+    header: dict[str, Any] = {
+        "__metadata__": {"split": json.dumps({"classes": classes, "fit": fit}, ensure_ascii=False)},
+        "labels": {"dtype": "I64", "shape": [number], "data_offsets": [0, end_of_labels]},
+        "images": {
+            "dtype": "U8",
+            "shape": [number, *shape],
+            "data_offsets": [end_of_labels, end_of_images],
+        },
+        "names": {
+            "dtype": "U8",
+            "shape": [len(lines)],
+            "data_offsets": [end_of_images, end_of_images + len(lines)],
+        },
+    }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with whole_file(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(labels.astype("<i8").tobytes())
+        for chunk in images:
+            file.write(chunk.tobytes())
+        file.write(lines)

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from stages.images.stored_images import Fit
-
+Fit = Literal["crop", "pad"]
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others can start programs (EPS)
 UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,7 +40,7 @@ class Preprocessing:
 
     channels: int
     size: tuple[int, int] | None
-    fit: Fit
+    fit: str
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Convert, then resize.

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.formats.split_file import Labels, write_split
 from stages.images.collection import Collected
 from stages.images.decoding import Unreadable
+from stages.images.preprocessing import Fit
 from stages.images.readers import Source
-from stages.images.stored_images import Fit, Indices, Labels, StoredImages, write_split
+from stages.images.stored_images import Indices, StoredImages
 
 NAMED = 3  # pictures in a message
 

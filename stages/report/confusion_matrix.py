@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from stages.report.svg import BLUE, FONT, GAP, RED, TITLE, breadth, drawing, image, named
+from stages.report.svg import BLUE, FONT, GAP, RED, TITLE, blend, breadth, drawing, image, named
 
 LABEL = 130  # SVG units, the most for the name of a class
 CELLS, SMALLEST, LARGEST = 720, 12, 40  # SVG units: of all the cells, and of one
@@ -23,14 +23,14 @@ class Confusion:
     share: float
 
 
-def confusions(counts: Tensor, classes: Sequence[str]) -> list[Confusion]:
+def confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
     """Every pair of classes that was confused, the most images first, then in classes' order.
 
-    counts: (K, K) int64, by actual and predicted class.
+    counts: (K, K), by actual and predicted class.
     """
-    wrong = counts.clone().fill_diagonal_(0)
-    pairs = wrong.nonzero()  # (M, 2)
-    order = wrong[wrong > 0].argsort(descending=True, stable=True)
+    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
+    pairs = np.argwhere(wrong)  # (M, 2)
+    order = np.argsort(-wrong[wrong > 0], kind="stable")
     of = counts.sum(1).tolist()
     return [
         Confusion(classes[i], classes[j], images := int(counts[i, j]), images / of[i])
@@ -38,18 +38,16 @@ def confusions(counts: Tensor, classes: Sequence[str]) -> list[Confusion]:
     ]
 
 
-def matrix_figure(counts: Tensor, classes: Sequence[str]) -> str:
-    """The confusion matrix, (K, K) int64, coloured by share of the actual class.
+def matrix_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """The confusion matrix, (K, K), coloured by share of the actual class.
 
     The colour grows with the square root of the share, so that 1 % can be seen, and means the same
     in the matrix of every model.
     """
     k = len(classes)
-    images = counts.to(torch.float64)
-    strength = (images / images.sum(1, keepdim=True).clamp(min=1)).sqrt()  # (K, K) in [0, 1]
-    right = torch.eye(k, dtype=torch.bool)[..., None]
-    full = torch.where(right, torch.tensor(BLUE), torch.tensor(RED)).to(torch.float64)
-    colours = (255 + (full - 255) * strength[..., None]).round().to(torch.uint8)  # (K, K, 3)
+    strength = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))  # (K, K) in [0, 1]
+    right = np.eye(k, dtype=np.bool_)[..., None]
+    colours = blend(np.where(right, BLUE, RED), strength[..., None])  # (K, K, 3)
 
     cell = min(LARGEST, max(SMALLEST, CELLS // k))
     font = min(FONT, cell - 2)
@@ -72,7 +70,7 @@ def matrix_figure(counts: Tensor, classes: Sequence[str]) -> str:
         above = f"translate({left + middle} {top - 6}) rotate(-90)"
         lines.append(f'<text transform="{above}" text-anchor="start" {text}')
     if cell >= NUMBERS:
-        for i, j in counts.nonzero().tolist():
+        for i, j in np.argwhere(counts).tolist():
             fill = "white" if strength[i, j] > 0.6 else "black"
             place = f'x="{left + middles[j]}" y="{top + middles[i]}" dy=".35em" fill="{fill}"'
             lines.append(f"<text {place}>{int(counts[i, j])}</text>")

@@ -11,10 +11,13 @@ import zlib
 from collections.abc import Sequence
 from html import escape
 from math import isqrt
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import avg_pool2d
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[Any]
+Pixels = NDArray[np.uint8]
 
 SIDE, GAP, CAPTION, TITLE, FONT = 128, 12, 36, 56, 11  # SVG units
 WIDTH = 560  # SVG units: a line of the title has room
@@ -24,46 +27,52 @@ BLUE, RED = (33, 102, 172), (178, 24, 43)
 NOT_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def fitted(images: Tensor) -> Tensor:
+def fitted(images: Numbers) -> NDArray[np.float64]:
     """(N, C, H, W) numbers -> (N, C, h, w) float64: as many pixels as a figure has room for.
 
     A pixel is the mean of a square box of pixels, one by one where all fit; the boxes at the right
-    and the lower edge may hold fewer. Of uint8 every sum is exact, and so the mean the same
-    everywhere.
+    and lower edges may hold fewer. Sums of uint8 are exact, and so are equal everywhere.
     """
-    number, channels, height, width = images.shape
+    number, _, height, width = images.shape
     box = -(-max(height, width) // min(SIDE, isqrt(PIXELS // max(1, number))))
-    small = torch.empty(number, channels, -(-height // box), -(-width // box), dtype=torch.float64)
-    for mean, image in zip(small, images, strict=True):  # one at a time: float64 is large
-        mean[:] = avg_pool2d(image.to(torch.float64), box, ceil_mode=True)
-    return small
+    rows, columns = np.arange(0, height, box), np.arange(0, width, box)
+    counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    sums = np.add.reduceat(images, rows, axis=2, dtype=np.float64)
+    means: NDArray[np.float64] = np.add.reduceat(sums, columns, axis=3) / counts
+    return means
 
 
-def diverging(values: Tensor) -> Tensor:
+def diverging(values: Numbers) -> Pixels:
     """(N, H, W) numbers -> (N, H, W, 3) uint8: blue below zero, white at zero, red above.
 
     One scale for all: the largest magnitude takes the full colour.
     """
-    values = values.to(torch.float64)
-    largest = values.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    strength = (values / largest)[..., None]  # (N, H, W, 1) in [-1, 1]
-    full = torch.where(strength < 0, torch.tensor(BLUE), torch.tensor(RED)).to(torch.float64)
-    return (255 + (full - 255) * strength.abs()).round().to(torch.uint8)
+    strength = _on_one_scale(values)[..., None]  # (N, H, W, 1) in [-1, 1]
+    return blend(np.where(strength < 0, BLUE, RED), np.abs(strength))
 
 
-def templates(values: Tensor) -> Tensor:
+def blend(colour: Numbers, strength: Numbers) -> Pixels:
+    """White at strength 0, `colour` (..., 3) at strength 1, (..., 1) -> (..., 3) uint8."""
+    return np.rint(255 + (colour - 255.0) * strength).astype(np.uint8)
+
+
+def templates(values: Numbers) -> Pixels:
     """(N, 3, H, W) numbers -> (N, H, W, 3) uint8: each channel grey at zero, brighter above.
 
     One scale for all: the largest magnitude is 0 or 255.
     """
-    values = values.to(torch.float64)
-    largest = values.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    return rgb(127.5 + 127.5 * (values / largest))
+    return rgb(127.5 + 127.5 * _on_one_scale(values))
 
 
-def rgb(images: Tensor) -> Tensor:
+def _on_one_scale(values: Numbers) -> NDArray[np.float64]:
+    scaled: NDArray[np.float64] = values / max(np.abs(values).max(), np.finfo(np.float64).tiny)
+    return scaled
+
+
+def rgb(images: Numbers) -> Pixels:
     """(N, C, H, W) in 0 to 255 with one or three channels -> (N, H, W, 3) uint8."""
-    return images.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+    pixels = np.rint(images).astype(np.uint8).transpose(0, 2, 3, 1)
+    return np.broadcast_to(pixels, (*pixels.shape[:3], 3))
 
 
 def breadth(text: str) -> int:
@@ -102,7 +111,7 @@ def named(text: str, room: int) -> str:
 
 
 def figure(
-    title: str, subtitle: str, pictures: Tensor, captions: Sequence[Sequence[str]], columns: int
+    title: str, subtitle: str, pictures: Pixels, captions: Sequence[Sequence[str]], columns: int
 ) -> str:
     """A grid of pictures, (N, H, W, 3) uint8, each above the one or two lines of its caption.
 
@@ -134,7 +143,7 @@ def drawing(width: int, height: int, title: str, subtitle: str, content: str) ->
 """
 
 
-def image(picture: Tensor, x: int, y: int, width: int, height: int) -> str:
+def image(picture: Pixels, x: int, y: int, width: int, height: int) -> str:
     """A picture, (H, W, 3) uint8, as large as fits at a place of an SVG, its pixels sharp."""
     source = base64.b64encode(png(picture)).decode()
     return (
@@ -143,7 +152,7 @@ def image(picture: Tensor, x: int, y: int, width: int, height: int) -> str:
     )
 
 
-def _cell(picture: Tensor, caption: Sequence[str], row: int, column: int) -> str:
+def _cell(picture: Pixels, caption: Sequence[str], row: int, column: int) -> str:
     x = GAP + column * (SIDE + GAP)
     y = TITLE + GAP + row * (SIDE + CAPTION + GAP)
     lines = "".join(
@@ -157,11 +166,11 @@ def _cell(picture: Tensor, caption: Sequence[str], row: int, column: int) -> str
     )
 
 
-def png(picture: Tensor) -> bytes:
+def png(picture: Pixels) -> bytes:
     """(H, W, 3) uint8 -> a PNG of stored, not compressed, pixels (RFC 2083; RFC 1951, 3.2.4)."""
     height, width, _ = picture.shape
-    filters = torch.zeros(height, 1, dtype=torch.uint8)  # before each row: 0, none
-    rows = torch.cat([filters, picture.flatten(1)], 1).numpy().tobytes()
+    filters = np.zeros((height, 1), np.uint8)  # before each row: 0, none
+    rows = np.hstack([filters, picture.reshape(height, 3 * width)]).tobytes()
     blocks = [rows[start : start + 65535] for start in range(0, len(rows), 65535)]
     stored = b"".join(
         struct.pack("<BHH", block is blocks[-1], len(block), len(block) ^ 0xFFFF) + block

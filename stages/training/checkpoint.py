@@ -76,23 +76,24 @@ class Checkpoint:
         except (SafetensorError, KeyError, TypeError, ValueError):
             return None
 
-    def offer(self, state: Callable[[], State]) -> None:
-        """Keep the state if that is due; a disk too full for it does not stop the run."""
+    @property
+    def due(self) -> bool:
+        """Whether it is time to keep a state."""
+        return time.monotonic() >= self._due
+
+    def keep(self, state: State) -> None:
+        """Write the state; a disk too full for it does not stop the run."""
         start = time.monotonic()
-        if start < self._due:
-            return
-        now = state()
-        about = {"iteration": now.iteration, "tensors": len(now.tensors), "report": now.report}
+        tensors = {f"{i}": tensor.cpu() for i, tensor in enumerate(state.tensors)}
+        about = {
+            "iteration": state.iteration,
+            "tensors": len(tensors),
+            "report": state.report,
+        }
         try:
-            write_bytes(
-                self.path,
-                save(
-                    {f"{i}": tensor.cpu() for i, tensor in enumerate(now.tensors)},
-                    {"state": json.dumps(about)},
-                ),
-            )
+            write_bytes(self.path, save(tensors, {"state": json.dumps(about)}))
         except OSError as error:
-            print(f"the state could not be kept, going on without: {error}", file=sys.stderr)
+            print(f"the checkpoint cannot be written, going on without: {error}", file=sys.stderr)
         end = time.monotonic()
         self._due = end + max(SECONDS, (end - start) / SHARE)
 

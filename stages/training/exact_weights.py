@@ -6,20 +6,21 @@ two need of the training code is here.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typer import Option
 
 from stages.base.command import run
 from stages.base.whole_files import whole_file
-from stages.formats.model_file import LogisticRegression, use_threads
-from stages.train import CPU, TrainParams, fit, read_splits
-from stages.training.checkpoint import State
+from stages.formats.model_file import Model
+from stages.formats.split_file import LabelledImages
+from stages.training.data import Examples, read_splits
+from stages.training.loop import CPU, fit
 from stages.training.processes import (
     ALONE,
     Processes,
@@ -27,7 +28,9 @@ from stages.training.processes import (
     joined_processes,
     processes_asked_for,
     under_torchrun,
+    use_threads,
 )
+from stages.training.settings import TrainParams
 
 Weights = NDArray[np.float64]
 
@@ -53,25 +56,23 @@ def exact_model(
 ) -> ExactModel:
     """Fit the model as `train` does; with `resume`, once more from the state halfway through."""
     params = TrainParams.load(params_path, "train")
-    splits = read_splits(train_path, validation_path)
-    use_threads(params.batch_size, splits.training.image_shape, splits.training.classes)
-    halfway: list[State] = []
-
-    def keep_halfway(done: int, tensors: list[Tensor]) -> None:
-        if done == params.iterations // 2:
-            halfway.append(State(done, [tensor.clone() for tensor in tensors], None))
-
-    model = fit(params, splits, after_step=keep_halfway, processes=processes)
-    if resume and halfway:
-        model = fit(params, splits, resume=halfway[0], processes=processes)
-    weights = torch.cat([model.weight.flatten(), model.bias]).numpy()
-    return ExactModel(weights, lambda other: _content(model, other, params))
+    split, _ = read_splits(train_path, validation_path)
+    examples, classes = Examples.of(split), len(split.classes)
+    use_threads(params.batch_size * examples.pixels.shape[1] * classes)
+    state = None
+    for step in fit(params, examples, classes, processes):
+        if step.iteration == params.iterations // 2:
+            state = (step.iteration, [tensor.clone() for tensor in step.tensors])
+    if resume and state:
+        *_, step = fit(params, examples, classes, processes, resume=state)
+    weights = torch.cat([step.weight.flatten(), step.bias]).numpy()
+    return ExactModel(weights, partial(_content, split, params))
 
 
-def _content(model: LogisticRegression, weights: Weights, params: TrainParams) -> bytes:
-    size = model.weight.numel()
-    model.weight.copy_(torch.from_numpy(weights[:size]).view_as(model.weight))
-    model.bias.copy_(torch.from_numpy(weights[size:]))
+def _content(split: LabelledImages, params: TrainParams, weights: Weights) -> bytes:
+    k = len(split.classes)
+    weight, bias = weights[:-k].reshape(k, -1), weights[-k:]
+    model = Model(weight, bias, split.classes, split.image_shape, split.fit)
     return model.serialized(params.model_dump())
 
 

@@ -1,9 +1,9 @@
-"""The processes that share a training run: one, or as many as torchrun started.
+"""How a training run is shared: among processes, one or as many as torchrun started, and threads.
 
-Each takes its part of every batch, the sums over the parts are added up, and the first process
-writes. In float64 the order of adding changes no published byte, so the number of processes is no
+Each process takes its part of every batch, the sums over the parts are added up, and the first
+process writes. In float64 the order of the sums changes no published byte, so neither number is a
 param: `TRAIN_PROCESSES=3 dvc repro` runs the same stage as `dvc repro` does, and torchrun starts it
-over several machines.
+on several machines.
 """
 
 import os
@@ -95,3 +95,14 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:
         torch.distributed.destroy_process_group()
+
+
+def use_threads(products_per_batch: int) -> None:
+    """Use one thread where a batch is too little work to share, unless OMP_NUM_THREADS is set.
+
+    products_per_batch: batch size times pixels times classes. It changes no result. On a busy
+    machine, threads that wait for each other at every small operation can take forty times as long
+    as one.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and products_per_batch < 2**24:
+        torch.set_num_threads(1)

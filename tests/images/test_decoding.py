@@ -18,7 +18,6 @@ from stages.images.preprocessing import Preprocessing
 from tests.conftest import ROOT
 from tests.openers import OpenFile, defect, killed, of_number, png_of_size, short_of_memory
 
-
 GREY = Preprocessing(1, (2, 3), "crop")
 
 
