@@ -125,7 +125,7 @@ def explain(head: Revision) -> bool:
         print(*(f"cause: {reason}" for reason in reasons), sep="\n")
         return False
     model = here.options("train")["--model"]
-    if model in differing and _differs_by_rounding(here, committed.outs[model]):
+    if model in differing and _differs_by_rounding(here, committed.outs.get(model)):
         made_from_it = {
             out.path
             for stage in here.lock.stages.values()

@@ -12,6 +12,7 @@ import typer
 from typer import Option
 
 from stages.base.command import run
+from stages.base.params import number
 from stages.gate.changes import what_changed
 from stages.gate.lockfile import load_yaml
 from stages.gate.report import Report, error_json, error_markdown, json_text, markdown, terminal
@@ -28,7 +29,9 @@ def accepted_at(base: Revision, params: Path) -> dict[str, float]:
     if not isinstance(rules, dict):
         return {}
     accepted = {
-        metric: rule.get("accepted") for metric, rule in rules.items() if isinstance(rule, dict)
+        metric: number(rule.get("accepted"))
+        for metric, rule in rules.items()
+        if isinstance(rule, dict)
     }
     return {m: float(value) for m, value in accepted.items() if isinstance(value, int | float)}
 

@@ -119,10 +119,11 @@ def test_a_changed_input_folder_is_reported_as_data(repository: Repository, run_
     assert "code" not in out
 
 
+@pytest.mark.parametrize("value", [0.8, "8e-1"])  # the second is text to YAML 1.1
 def test_an_accepted_regression_passes_until_the_base_has_recovered(
-    repository: Repository, run_gate: Gate
+    repository: Repository, run_gate: Gate, value: object
 ) -> None:
-    accepted = {"accepted": 0.8, "accepted_because": "fits the phone"}
+    accepted = {"accepted": value, "accepted_because": "fits the phone"}
     loss = RULES["cross_entropy"] | {"tolerance": 1}
     repository.params({"accuracy": RULES["accuracy"] | accepted, "cross_entropy": loss})
     repository.measure(range(40))

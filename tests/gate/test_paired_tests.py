@@ -95,7 +95,7 @@ def test_equally_accurate_models_fail_at_most_alpha_of_the_time() -> None:
 
 
 def test_the_accuracy_test_has_the_power_of_the_exact_test() -> None:
-    # 60 lost and 40 gained of 10,000 in the mean. Given n disagreements, the test fails from the
+    # 60 lost and 40 gained of 10,000 on average. Given n disagreements, the test fails from the
     # smallest count on whose two-sided tail is at most alpha; n itself is binomial.
     n = np.arange(1, 201)
     critical = stats.binom.isf(ALPHA / 2, n, 0.5) + 1  # P(X >= critical) <= alpha / 2

@@ -39,12 +39,13 @@ def verdict(
         (range(10, 22), {"tolerance": 0}, "worse, may be noise"),  # 12 lost, 10 gained
         (range(13), {}, "worse, may be noise"),  # 3 lost, 0 gained: p = 0.25
         (range(16), {}, "WORSE"),  # 6 lost, 0 gained: p = 0.03
+        (range(16), {"alpha": 0.03125}, "WORSE"),  # p is exactly that, and counts as real
         (range(16), {"alpha": 0.01}, "worse, may be noise"),
         (range(13), {"alpha": None}, "WORSE"),
-        (range(16), {"floor": 0.92}, "WORSE"),  # at its floor is not beyond it
+        (range(16), {"floor": 0.92}, "WORSE"),  # being at the floor is not being below it
         (range(16), {"floor": 0.925}, "BEYOND ITS LIMIT"),
-        (TEN, {"floor": 0.96}, "BEYOND ITS LIMIT"),  # whatever the base had
-        (range(5), {"floor": 0.99}, "BEYOND ITS LIMIT"),  # and though it is better
+        (TEN, {"floor": 0.96}, "BEYOND ITS LIMIT"),  # whatever the base has
+        (range(5), {"floor": 0.99}, "BEYOND ITS LIMIT"),  # even if it is better
         (range(8), {}, "better, may be noise"),
         (range(8), {"alpha": None}, "better"),
         ((), {}, "better"),

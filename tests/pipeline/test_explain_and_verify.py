@@ -12,6 +12,7 @@ import pytest
 
 from stages import explain, verify
 from stages.base.command import run as run_command
+from stages.gate.revisions import named
 from stages.training.exact_weights import ExactModel, exact_model
 from tests.conftest import ROOT
 from tests.pipeline.test_repro import small  # noqa: F401  # a fixture
@@ -166,7 +167,20 @@ def test_verify_exits_1_if_a_committed_file_was_tampered_with(tiny: Path, guard:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_verify_knows_its_environments(guard: Guard) -> None:
+def test_verify_runs_each_command_in_its_environment(tmp_path: Path) -> None:
+    clone = verify.Clone(named("HEAD"), tmp_path / "another clone")
+    printed = clone.run(verify.Environment("sse4.2", 2, processes=3), "env").splitlines()
+    for variable in (
+        *("OMP_NUM_THREADS=2", "MKL_NUM_THREADS=2", "TRAIN_PROCESSES=3"),
+        *("ATEN_CPU_CAPABILITY=default", "MKL_ENABLE_INSTRUCTIONS=SSE4_2"),
+    ):
+        assert variable in printed
+    with pytest.raises(ValueError, match="native-1-thread: false: found exit code 1; expected 0"):
+        clone.run(verify.Environment("native", 1), "false")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_verify_refuses_an_unknown_environment(guard: Guard) -> None:
     code, output = guard(verify.main, "avx512")
     assert (code, output[:62]) == (
         2,
