@@ -120,21 +120,22 @@ def test_a_model_without_one_of_its_tensors_or_its_metadata_is_refused(tmp_path:
 
 
 def test_a_damaged_model_is_refused_or_still_a_valid_one(tmp_path: Path) -> None:
-    refused = 0
+    problems = []
     for content in damaged(random_model().serialized({})):
         (tmp_path / "m").write_bytes(content)
         try:
             model = Model.load(tmp_path / "m")
         except ValueError as error:
-            assert str(error).startswith(f"{tmp_path / 'm'}: not a model of this pipeline (")
-            assert "\n" not in str(error)
-            refused += 1
+            problems.append(str(error))
         else:  # a letter of a name, say
             assert model.weight.shape == (len(model.classes), np.prod(model.image_shape))
-    assert refused > 200
+    assert len(problems) > 200
+    for problem in problems:
+        assert problem.startswith(f"{tmp_path / 'm'}: not a model of this pipeline (")
+        assert "\n" not in problem
 
 
-def test_a_models_metadata_is_json_of_its_own_keys_alone(tmp_path: Path) -> None:
+def test_a_models_metadata_is_json_of_its_own_keys_alone() -> None:
     content = random_model().serialized({"seed": 1})
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     about = json.loads(header["__metadata__"]["model"])
