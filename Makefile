@@ -12,8 +12,8 @@ gate: install  ## have the metrics regressed against the remote's main branch?
 verify: install  ## does this machine compute what is committed, in twenty environments?
 	. .venv/bin/activate && python -m stages.verify
 
-test: install  ## the tests
-	. .venv/bin/activate && pytest
+test: install  ## all tests; for a quick loop: pytest -m 'not slow and not mnist'
+	. .venv/bin/activate && pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 check: install  ## lint, format, types and workflows
 	. .venv/bin/activate && ruff check && ruff format --check && mypy && \

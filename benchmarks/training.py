@@ -64,30 +64,32 @@ class Watch:
 
 
 def ours(watch: Watch, changes: dict[str, Any]) -> Measured:
-    """Our `fit` with the params of params.yaml but for `changes`.
+    """Our `fit` and `History`, with the params of params.yaml except for `changes`.
 
-    The test images stand in the place of the validation split, so that it does the tutorial's
-    passes; it does others over all training images, for the exact training loss.
+    The test images take the place of the validation split, so that both loops make the same passes
+    over them.
     """
     import torch
 
     from benchmarks import mnist
-    from stages.formats.model_file import use_threads
-    from stages.formats.split_file import LabelledImages
-    from stages.train import Evaluation, Splits, TrainParams, fit
+    from stages.training.data import Examples
+    from stages.training.history import History
+    from stages.training.loop import fit
+    from stages.training.processes import use_threads
+    from stages.training.settings import TrainParams
 
     watch.imported()
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(update=changes)
-    classes = tuple(map(str, range(10)))
     training, test = (
-        LabelledImages(torch.from_numpy(images), torch.from_numpy(labels), classes)
+        Examples(torch.from_numpy(images).flatten(1), torch.from_numpy(labels))
         for images, labels in map(mnist.read, ("train", "t10k"))
     )
     watch.start()
-    use_threads(params.batch_size, training.image_shape, training.classes)
-    history: list[Evaluation] = []
-    fit(params, Splits(training, test), history.append)
-    return watch.stop(history[-1].validation_accuracy or 0.0)
+    use_threads(params.batch_size * training.pixels.shape[1] * mnist.CLASSES)
+    history = History(params, test)
+    for step in fit(params, training, mnist.CLASSES):
+        history.add(step)
+    return watch.stop(history.rows[-1].validation_accuracy or 0.0)
 
 
 def tutorial(watch: Watch) -> Measured:

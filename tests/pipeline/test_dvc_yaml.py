@@ -14,7 +14,7 @@ from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
 from stages.sources.known_datasets import DATASETS
 from stages.tensorize import TensorizeParams
-from stages.train import TrainParams
+from stages.training.settings import TrainParams
 from tests.conftest import ROOT
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
