@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.images.readers import read_idx
+from stages.formats.idx import read_idx
 from stages.images.stored_images import Images, Labels
 
 RAW = Path("data/raw")

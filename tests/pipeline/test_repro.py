@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from stages.formats.idx import idx_bytes
 from stages.sources.known_datasets import DATASETS, fetch
-from stages.sources.wheels import idx_bytes
 from tests.conftest import ROOT
 from tests.pipelines import commit, copy_of_the_pipeline, edit, run, stages_run
 

