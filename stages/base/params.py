@@ -8,6 +8,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
 
+MAX_QUOTED = 200  # characters of the user's text in a message
+
 
 def number(value: Any) -> Any:
     """Read as a number what is one: `1e-3` is text to YAML 1.1, a number to DVC and to people."""
@@ -42,11 +44,13 @@ class Params(BaseModel):
                 f"{path}: no such file; expected the pipeline's params"
             ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+            raise ValueError(
+                f"{path}: not valid YAML: {_cut(' '.join(str(error).split()))}"
+            ) from None
         values = document.get(section) if isinstance(document, dict) else None
         if not isinstance(values, dict):
             keys = ", ".join(cls.model_fields)
-            found = "missing" if values is None else f"found {values!r}"
+            found = "missing" if values is None else f"found {_cut(repr(values))}"
             raise ValueError(f"{path}: {section}: {found}; expected a section with the keys {keys}")
         try:
             return cls.model_validate(values)
@@ -56,7 +60,7 @@ class Params(BaseModel):
 
     @classmethod
     def _problem(cls, section: str, detail: ErrorDetails) -> str:
-        key = ".".join(str(part) for part in (section, *detail["loc"]))
+        key = _cut(".".join(str(part) for part in (section, *detail["loc"])))
         if detail["type"] == "missing":
             field = cls.model_fields[str(detail["loc"][0])]
             return f"{key}: missing; expected {field.description}"
@@ -67,4 +71,9 @@ class Params(BaseModel):
         expected = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if not detail["loc"]:
             return f"{section}: {expected}"
-        return f"{key}: found {detail['input']!r}; expected {expected}"
+        return f"{key}: found {_cut(repr(detail['input']))}; expected {expected}"
+
+
+def _cut(text: str) -> str:
+    """`text`, which the user wrote, short enough for a message."""
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}... ({len(text)} characters)"

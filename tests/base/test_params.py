@@ -97,6 +97,23 @@ def test_names_a_missing_file(tmp_path: Path) -> None:
         Example.load(tmp_path / "nowhere.yaml", "example")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        with_values(kind="x" * 20_000),
+        with_values(**{"x" * 20_000: "1"}),
+        with_values(kind=f"[{'1, ' * 20_000}]"),
+        f"example: {'x' * 20_000}",
+        f"example: *{'x' * 20_000}",
+    ],
+    ids=["value", "unknown key", "list", "section", "undefined alias"],
+)
+def test_long_input_is_cut_in_the_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"\.\.\. \([0-9]+ characters\)") as caught:
+        load(tmp_path, text)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 500
+
+
 def test_is_frozen(tmp_path: Path) -> None:
     example = load(tmp_path, with_values())
     with pytest.raises(ValueError, match="frozen"):
