@@ -21,8 +21,14 @@ from typer import Option
 from stages.base.command import run
 from stages.base.params import Params
 from stages.base.whole_files import whole_folder, write_text
-from stages.sources import known_datasets, torchvision_datasets
+from stages.sources.known_datasets import DATASETS, fetch
 from stages.sources.own_pictures import copy_pictures
+from stages.sources.torchvision_datasets import (
+    TORCHVISION_DATASETS,
+    UNUSABLE,
+    listing,
+    similar_names,
+)
 from stages.sources.torchvision_downloads import fetch_torchvision_dataset
 
 DESCRIPTION = "dataset.json"
@@ -37,13 +43,13 @@ class DownloadParams(Params):
     @field_validator("dataset")
     @classmethod
     def _exists(cls, dataset: str) -> str:
-        if reason := torchvision_datasets.UNUSABLE.get(dataset):
+        if reason := UNUSABLE.get(dataset):
             raise ValueError(
                 f"a usable data set (`python -m stages.download --list`); not usable: {reason}"
             )
-        if dataset in torchvision_datasets.DATASETS or _exists(_path(dataset)):
+        if dataset in TORCHVISION_DATASETS or _exists(_path(dataset)):
             return dataset
-        similar = ", ".join(torchvision_datasets.similar_names(dataset))
+        similar = ", ".join(similar_names(dataset))
         raise ValueError(
             "a data set's name (`python -m stages.download --list`), or the path of a folder, zip"
             f" or tar of pictures{f'; did you mean {similar}?' if similar else ''}"
@@ -58,14 +64,14 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
     """
     name, mirror = params.dataset, os.environ.get("DATASET_MIRROR")
     _check_replaceable(raw)
-    if known := known_datasets.DATASETS.get(name):
+    if known := DATASETS.get(name):
         with whole_folder(raw) as part:
             for file in known.files:
                 if (raw / file).is_file():
                     shutil.copyfile(raw / file, part / file)  # kept if its content is right
-            known_datasets.fetch(name, part, mirror)
+            fetch(name, part, mirror)
             _describe(part, {"classes": known.classes, "format": "idx"})
-    elif dataset := torchvision_datasets.DATASETS.get(name):
+    elif dataset := TORCHVISION_DATASETS.get(name):
         with whole_folder(raw) as part:
             fetch_torchvision_dataset(dataset, part, mirror)
             splits = {"train": dataset.train, "test": dataset.test}
@@ -100,7 +106,7 @@ def _check_replaceable(raw: Path) -> None:
     """Raise ValueError if `raw` is there and was not left by this stage: it would be lost."""
     if not raw.exists() or (raw.is_dir() and (raw / DESCRIPTION).exists()):
         return
-    idx_files = {file for known in known_datasets.DATASETS.values() for file in known.files}
+    idx_files = {file for known in DATASETS.values() for file in known.files}
     if not raw.is_dir() or not {path.name for path in raw.iterdir()} <= idx_files:
         raise ValueError(
             f"{raw}: found something other than a data set, which would be lost; move it away"
@@ -114,7 +120,7 @@ def _describe(folder: Path, description: Mapping[str, Any]) -> None:
 
 def _list(wanted: bool) -> None:
     if wanted:
-        print(f"{torchvision_datasets.listing()}\n\nOr the path of {PICTURES},")
+        print(f"{listing()}\n\nOr the path of {PICTURES},")
         print("with or without folders train and test around these.")
         raise typer.Exit
 

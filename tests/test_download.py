@@ -288,7 +288,7 @@ def test_idx_files_that_are_there_are_offered_to_the_fetch_with_the_user_s_mirro
     def fetch(name: str, folder: Path, mirror: str | None) -> None:
         calls.append((name, contents(folder), mirror))
 
-    monkeypatch.setattr("stages.sources.known_datasets.fetch", fetch)
+    monkeypatch.setattr("stages.download.fetch", fetch)
     monkeypatch.delenv("DATASET_MIRROR", raising=False)
     if mirror:
         monkeypatch.setenv("DATASET_MIRROR", mirror)
@@ -336,7 +336,7 @@ def test_nothing_slow_is_imported_unless_needed(raw: Path, pictures: Path, datas
 import sys
 from pathlib import Path
 from stages import download
-download.known_datasets.fetch = lambda *_: None
+download.fetch = lambda *_: None
 download.download(download.DownloadParams(dataset=sys.argv[1]), Path("pictures"), Path(sys.argv[2]))
 assert not {"torch", "torchvision", "numpy", "PIL"} & set(sys.modules)
 """

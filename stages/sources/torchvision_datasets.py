@@ -64,7 +64,7 @@ _ROWS: tuple[tuple[str, tuple[Arguments, Arguments], str, str], ...] = (
     ("SVHN", SPLIT, "for non-commercial use only", "http://ufldl.stanford.edu/housenumbers/"),
     ("USPS", TRAIN, SEE, f"{LIBSVM}/multiclass.html#usps"),
 )
-DATASETS: Mapping[str, TorchvisionDataset] = {
+TORCHVISION_DATASETS: Mapping[str, TorchvisionDataset] = {
     name: TorchvisionDataset(name.partition("-")[0], *splits, licence, source)
     for name, splits, licence, source in _ROWS
 }
@@ -95,7 +95,7 @@ UNUSABLE: Mapping[str, str] = {  # class -> reason
 def similar_names(name: str) -> list[str]:
     """The names most like `name`, whatever its case: all that share one class, or none."""
     by_class: dict[str, list[str]] = {}
-    for known, dataset in DATASETS.items():
+    for known, dataset in TORCHVISION_DATASETS.items():
         by_class.setdefault(dataset.class_name.lower(), []).append(known)
     close = difflib.get_close_matches(name[:99].lower().partition("-")[0], by_class, n=1)
     return by_class[close[0]] if close else []
@@ -104,7 +104,9 @@ def similar_names(name: str) -> list[str]:
 def listing() -> str:
     """A table of the usable data sets, then the others by the reason why they are not."""
     rows = [("name", "licence", "source")]
-    rows += [(name, dataset.licence, dataset.source) for name, dataset in DATASETS.items()]
+    rows += [
+        (name, dataset.licence, dataset.source) for name, dataset in TORCHVISION_DATASETS.items()
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]}" for row in rows]
     lines += ["", "Not usable, though torchvision has them:"]

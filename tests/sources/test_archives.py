@@ -230,6 +230,13 @@ def edit_headers(path: Path, value: bytes, local: int, central: int) -> None:
     path.write_bytes(bytes(content))
 
 
+def test_a_file_that_only_the_zip_s_directory_hides_is_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", "no.png")
+    before, _, after = path.read_bytes().rpartition(b"no.png")
+    path.write_bytes(before + b".o.png" + after)  # one bit
+    assert_refused(path, "File name in directory '.o.png' and header b'no.png' differ")
+
+
 def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", "secret.png")
     edit_headers(path, b"\x01", local=6, central=8)  # the flags

@@ -228,10 +228,11 @@ def test_a_server_that_cannot_be_reached_gets_no_second_attempt(
     assert not pauses
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://a b", "http://a:99999"])
+@pytest.mark.parametrize("url", ["http://[::1", "http://a b", "https://a:99999"])
 def test_an_invalid_url_is_reported(tmp_path: Path, url: str) -> None:
-    with pytest.raises(OSError, match=re.escape(url)):
+    with pytest.raises(OSError, match=re.escape(url)) as error:
         fetch_from_mirror(url, FILES, tmp_path)
+    assert not isinstance(error.value, FileNotFoundError)  # it is no path of a folder
 
 
 def test_files_before_a_missing_one_are_kept_whole(serve: Serve, tmp_path: Path) -> None:

@@ -10,12 +10,17 @@ import pytest
 from torchvision import datasets
 
 from stages.sources import known_datasets
-from stages.sources.torchvision_datasets import DATASETS, UNUSABLE, listing, similar_names
+from stages.sources.torchvision_datasets import (
+    TORCHVISION_DATASETS,
+    UNUSABLE,
+    listing,
+    similar_names,
+)
 from stages.sources.torchvision_downloads import downloading_with
 from tests.conftest import ROOT
 
 CLASSES = {name for name in datasets.__all__ if name[0].isupper()}
-BY_CLASS = {dataset.class_name: dataset for dataset in DATASETS.values()}
+BY_CLASS = {dataset.class_name: dataset for dataset in TORCHVISION_DATASETS.values()}
 
 
 class Asked(Exception):
@@ -43,11 +48,11 @@ def test_every_class_of_torchvision_is_either_usable_or_has_a_reason() -> None:
     assert not BY_CLASS.keys() & UNUSABLE.keys()
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", TORCHVISION_DATASETS)
 def test_the_class_accepts_the_arguments_and_downloads_both_splits(
     tmp_path: Path, name: str
 ) -> None:
-    dataset = DATASETS[name]
+    dataset = TORCHVISION_DATASETS[name]
     for arguments in (dataset.train, dataset.test):
         assert choices(tmp_path, dataset.class_name, **arguments)
     assert "target_transform" in parameters(dataset.class_name)  # there are labels
@@ -63,11 +68,11 @@ def parameters(class_name: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", TORCHVISION_DATASETS)
 def test_the_splits_are_train_and_test_and_the_larger_train_split_is_taken(
     tmp_path: Path, name: str
 ) -> None:
-    dataset = DATASETS[name]
+    dataset = TORCHVISION_DATASETS[name]
     has_trainval = "train" not in dataset.train and choices(
         tmp_path, dataset.class_name, split="trainval"
     )
@@ -81,7 +86,7 @@ def test_the_splits_are_train_and_test_and_the_larger_train_split_is_taken(
 
 def test_all_choices_of_emnist_are_listed() -> None:
     names = {f"EMNIST-{split}" for split in datasets.EMNIST.splits}
-    assert {name for name in DATASETS if name.startswith("EMNIST")} == names
+    assert {name for name in TORCHVISION_DATASETS if name.startswith("EMNIST")} == names
 
 
 @pytest.mark.parametrize("name", BY_CLASS)
@@ -102,7 +107,7 @@ def test_the_reasons_agree_with_the_signatures() -> None:
 
 
 def test_a_data_set_with_checksums_of_its_own_is_in_the_table() -> None:
-    assert known_datasets.DATASETS.keys() <= DATASETS.keys()
+    assert known_datasets.DATASETS.keys() <= TORCHVISION_DATASETS.keys()
 
 
 @pytest.mark.parametrize(
@@ -110,8 +115,8 @@ def test_a_data_set_with_checksums_of_its_own_is_in_the_table() -> None:
     [
         ("MNITS", ["MNIST"]),
         ("cifar10", ["CIFAR10"]),
-        ("EMNST-letters", [name for name in DATASETS if name.startswith("EMNIST")]),
-        ("EMNIST", [name for name in DATASETS if name.startswith("EMNIST")]),
+        ("EMNST-letters", [name for name in TORCHVISION_DATASETS if name.startswith("EMNIST")]),
+        ("EMNIST", [name for name in TORCHVISION_DATASETS if name.startswith("EMNIST")]),
         ("hello", []),
         ("M" * 20_000, []),
     ],
@@ -123,7 +128,7 @@ def test_similar_names_are_suggested(name: str, similar: list[str]) -> None:
 def test_the_listing_names_every_class_once() -> None:
     usable, unusable = listing().split("\n\n")
     rows = [line.split()[0] for line in usable.splitlines()]
-    assert rows == ["name", *DATASETS]
+    assert rows == ["name", *TORCHVISION_DATASETS]
     words = unusable.replace(",", " ").split()
     assert {name: words.count(name) for name in UNUSABLE} == dict.fromkeys(UNUSABLE, 1)
     assert max(map(len, unusable.splitlines())) <= 100
@@ -141,6 +146,7 @@ assert not {"torch", "torchvision", "numpy", "PIL"} & set(sys.modules)
 
 def test_the_replaced_download_is_put_back() -> None:
     before = datasets.utils.download_url
+    assert before is not ask  # nor has any other test left it replaced
     with downloading_with(ask):
         assert datasets.utils.download_url is datasets.usps.download_url is ask
     assert datasets.utils.download_url is datasets.usps.download_url is before
