@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.formats.idx import read_idx
 from stages.formats.split_file import Images, Labels
-from stages.images.readers import read_idx
 
 RAW = Path("data/raw")
 CLASSES = 10
