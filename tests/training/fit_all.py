@@ -19,17 +19,19 @@ from stages.training.processes import Processes, joined_processes
 from stages.training.settings import TrainParams
 
 PARAMS = [
-    TrainParams(
-        optimizer=optimizer,
-        learning_rate=0.1 if optimizer == "sgd" else 0.01,
-        momentum=0.9,
-        nesterov=nesterov,
-        weight_decay=0.001,
-        schedule=schedule,
-        batch_size=32,
-        iterations=60,
-        eval_every=30,
-        seed=0,
+    TrainParams.model_validate(
+        {
+            "optimizer": optimizer,
+            "learning_rate": 0.1 if optimizer == "sgd" else 0.01,
+            "momentum": 0.9,
+            "nesterov": nesterov,
+            "weight_decay": 0.001,
+            "schedule": schedule,
+            "batch_size": 32,
+            "iterations": 60,
+            "eval_every": 30,
+            "seed": 0,
+        }
     )
     for optimizer, nesterov in (("sgd", False), ("sgd", True), ("adam", False), ("adamw", False))
     for schedule in ("constant", "linear", "cosine")

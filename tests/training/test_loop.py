@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy, linear, one_hot
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler
 
 from stages.formats.split_file import LabelledImages
 from stages.training.data import Examples
@@ -82,8 +82,8 @@ def test_loss_and_gradients_of_a_batchs_parts_add_up_to_the_batchs(make_images: 
 
 def test_loss_and_gradients_at_zero_weights_have_their_closed_form(make_images: Make) -> None:
     x, labels = pixels_and_labels(make_images(n=30, k=3))
-    zeros = [torch.zeros(*shape, dtype=torch.float64) for shape in ((3, 20), (3,))]
-    loss, by_weight, by_bias = loss_and_gradients(*zeros, x, labels, 30)
+    weight, bias = (torch.zeros(*shape, dtype=torch.float64) for shape in ((3, 20), (3,)))
+    loss, by_weight, by_bias = loss_and_gradients(weight, bias, x, labels, 30)
     error = 1 / 3 - one_hot(labels, 3).double()  # P - Y
     assert loss.item() == pytest.approx(math.log(3), rel=1e-12)
     assert close(by_weight, error.T @ (x / 255) / 30)
@@ -110,17 +110,17 @@ def test_fit_takes_the_steps_of_autograd_torch_optim_and_its_schedulers(
     else:
         kind = torch.optim.AdamW if optimizer == "adamw" else torch.optim.Adam
         theirs = kind(layer.parameters(), 0.1, betas=(0.9, 0.999), weight_decay=0.01)
-    scheduler = {
+    schedulers: dict[str, Callable[[], LRScheduler]] = {
         "constant": lambda: LambdaLR(theirs, lambda _: 1.0),
         "linear": lambda: LinearLR(theirs, 1.0, 0.0, total_iters=9),
         "cosine": lambda: CosineAnnealingLR(theirs, 9),
-    }[schedule]()
+    }
+    scheduler = schedulers[schedule]()
     x, labels = pixels_and_labels(split)
     steps = fit(params, Examples.of(split), 3)
     for number, (step, batch) in enumerate(zip(steps, batches(23, 10, seed=0), strict=False), 1):
         loss = cross_entropy(layer(x[batch] / 255), labels[batch])
-        theirs.zero_grad()
-        loss.backward()
+        layer.weight.grad, layer.bias.grad = torch.autograd.grad(loss, (layer.weight, layer.bias))
         theirs.step()
         scheduler.step()
         assert step.iteration == number
@@ -218,7 +218,7 @@ def test_mean_loss_and_accuracy_equal_torchs_however_many_images_are_taken_at_a_
     for images in (0, 1, 7, 49, 50, 1000):
         monkeypatch.setattr("stages.training.loop.PIXELS_AT_A_TIME", images * 20)
         found = mean_loss_and_accuracy(weight, bias, Examples.of(split))
-        assert found == (pytest.approx(loss, rel=1e-12), accuracy)
+        assert found == pytest.approx((loss, accuracy), rel=1e-12)
 
 
 def test_mean_loss_and_accuracy_are_the_same_shared_among_processes(
