@@ -1,7 +1,7 @@
-"""What a second process gains where there is enough work to share: large colour images.
+"""The gain of a second process where there is enough work to share: large colour images.
 
-`python -m benchmarks.processes FILE` prints the seconds of the training steps on that split, and is
-what torchrun starts; each process has one thread.
+`python -m benchmarks.processes FILE` prints the seconds of the training steps on that split;
+torchrun starts it, and each process has one thread.
 """
 
 import os

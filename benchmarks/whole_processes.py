@@ -38,7 +38,7 @@ class WholeProcesses:
 
 
 def measure() -> WholeProcesses:
-    """Both; the commands take turns, so that a busy minute of the machine falls on each."""
+    """Both; the commands take turns, so that a busy minute affects both."""
     with tempfile.TemporaryDirectory() as scratch:
         commands = {
             "ours": train_at_the_tutorials_settings(Path(scratch)),
@@ -57,7 +57,7 @@ def measure() -> WholeProcesses:
 
 
 def train_at_the_tutorials_settings(folder: Path) -> list[str]:
-    """The command that trains on MNIST as it stands; its files are in `folder`."""
+    """The command that trains on MNIST's own splits; its files are in `folder`."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params["train"].update(TUTORIAL)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
