@@ -66,6 +66,16 @@ def test_experiments_are_ranked_in_the_direction_of_the_metric(run_best: Best) -
     assert [row.split()[0] for row in rows] == ["longest", "long", "HEAD", "short"]
 
 
+def test_an_experiment_whose_p_value_is_alpha_is_worse_by_a_negative_interval(
+    repository: Repository, run_best: Best
+) -> None:
+    repository.params({"accuracy": RULES["accuracy"] | {"alpha": 0.03125}})  # 6 lost, none gained
+    head = run_best()[5]
+    low, high = head.split()[4], head.split()[6]
+    assert head.endswith("worse")
+    assert float(low) < -0.03 < float(high) < 0
+
+
 def test_the_tolerance_ranks_experiments_if_there_is_no_paired_test(
     repository: Repository, run_best: Best
 ) -> None:

@@ -144,9 +144,11 @@ def simulated(generator: np.random.Generator, near_edges: bool) -> tuple[Predict
     """300 predictions as published, and their calibration error from exact confidences."""
     n, k = 300, 4
     confidence = generator.uniform(0.3, 1, n)
+    confidence[:30] = 1 - 1e-8  # 1.000000 when published
     if near_edges:
         confidence = generator.integers(3, BINS, n) / BINS + generator.normal(0, 4e-7, n)
     hits = generator.random(n) < confidence
+    hits[:3] = False
     others = generator.uniform(0.01, 0.9, n) * np.minimum(confidence, 1 - confidence)
     loss = -np.log(np.where(hits, confidence, others))
     bins = np.ceil(confidence * BINS)
