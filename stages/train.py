@@ -25,7 +25,7 @@ from stages.formats.split_file import LabelledImages
 from stages.training.checkpoint import Checkpoint, State, run_key
 from stages.training.data import Examples, read_splits
 from stages.training.history import History, Row
-from stages.training.loop import CPU, GROWTH_STEPS, Step, error_growth, fit, relative_noise
+from stages.training.loop import CPU, GROWTH_STEPS, LARGE_GROWTH, Step, error_growth, fit, relative_noise
 from stages.training.processes import (
     become_torchrun,
     joined_processes,
@@ -117,7 +117,7 @@ def train(
 
 def warn_of_growth(growth: float) -> None:
     """Say so on standard error if rounding errors grow, as they do beyond the stable range."""
-    if growth > 2:
+    if growth > LARGE_GROWTH:
         print(
             f"note: rounding errors grow {growth:.1f}-fold in the first {GROWTH_STEPS} steps: the"
             " learning rate is beyond the stable range, and other machines may get other bytes;"

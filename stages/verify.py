@@ -9,6 +9,7 @@ first environment.
 import hashlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+import yaml
 from numpy.typing import NDArray
 from typer import Argument
 
@@ -92,6 +94,8 @@ class Clone:
         cloned = git("clone", "--quiet", str(Path.cwd()), str(folder))
         if cloned.returncode:
             raise ValueError(f"git cannot clone {Path.cwd()}: {cloned.stderr.decode().strip()}")
+        for tracked in git("ls-files", "*.dvc").stdout.decode().splitlines():
+            copy_tracked_data(Path(tracked), folder)  # pictures of one's own are not in git
         self.variables = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         # Where the files of the data set are here already, the clone copies and checks them.
         raw = Path.cwd() / lockfile.lock.stages["download"].outs[0].path
@@ -137,6 +141,16 @@ class Clone:
         """The files, dvc.lock among them, that differ from the committed ones."""
         status = self.run(environment, "git", "status", "--porcelain")
         return [line[3:] for line in status.splitlines()]
+
+
+def copy_tracked_data(dvc_file: Path, folder: Path) -> None:
+    """Copy what a .dvc file of the working folder tracks to the same place in `folder`."""
+    for out in yaml.safe_load(dvc_file.read_text(encoding="utf-8"))["outs"]:
+        source = dvc_file.parent / out["path"]
+        if source.is_dir():
+            shutil.copytree(source, folder / source)
+        elif source.is_file():
+            shutil.copyfile(source, folder / source)
 
 
 def straddling(one: Weights, other: Weights) -> float:
