@@ -1,4 +1,4 @@
-"""Labelled images -> a fitted logistic regression and the history of its loss.
+"""Labelled features -> a fitted logistic regression and the history of its loss.
 
 In: two splits, made by `tensorize`.  Out: the model, and a row of history every `eval_every`
 iterations. Everything is computed in float64 and published in float32 or with six decimals, so that
@@ -21,7 +21,7 @@ from stages.base.command import run
 from stages.base.csv_text import csv_text
 from stages.base.whole_files import write_text
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
 from stages.training.data import Examples, read_splits
 from stages.training.history import History, Row
@@ -45,7 +45,7 @@ def pick_device() -> torch.device:
     return CPU
 
 
-def published(step: Step, split: LabelledImages) -> Model:
+def published(step: Step, split: Split) -> Model:
     """The model of a step, its weights rounded to float32.
 
     Raises ValueError if a weight is not finite in float32.
@@ -59,8 +59,7 @@ def published(step: Step, split: LabelledImages) -> Model:
         weight.double().cpu().numpy(),
         bias.double().cpu().numpy(),
         split.classes,
-        split.image_shape,
-        split.fit,
+        split.spec,
     )
 
 
@@ -75,7 +74,7 @@ def train(
     split, validation_split = read_splits(train_path, validation_path)
     training, validation = Examples.of(split), Examples.of(validation_split)
     classes = len(split.classes)
-    use_threads(params.batch_size * training.pixels.shape[1] * classes)
+    use_threads(params.batch_size * training.features.shape[1] * classes)
     checkpoint = Checkpoint(model_path, lambda: run_key(params, (train_path, validation_path)))
     device = pick_device()
     # A bar on a terminal, nothing but the rows in a log, and either from the first process alone.

@@ -17,43 +17,41 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from stages.base.whole_files import write_bytes
-
-FITS = ("crop", "pad")
+from stages.formats.input_spec import InputSpec
 
 
 @dataclass(frozen=True)
 class Model:
-    """Multinomial logistic regression: P(class k | pixels x) = softmax(W x / 255 + b)_k.
+    """Multinomial logistic regression: P(class k | features x) = softmax(W x / 255 + b)_k.
 
     weight: W, (K, D) float64.  bias: b, (K,) float64.  classes: K distinct names, two or more.
-    image_shape: (C, H, W), C being 1 or 3.  fit: crop or pad, for pictures of another shape.
+    spec: what a picture becomes before the model sees it.
     """
 
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    fit: str
+    spec: InputSpec
 
     def __post_init__(self) -> None:
-        k, d = len(self.classes), prod(self.image_shape)
-        if self.image_shape[0] not in (1, 3) or min(self.image_shape) < 1:
-            raise ValueError(f"image_shape: found {self.image_shape}; expected (1 or 3, H, W)")
-        if self.fit not in FITS:
-            raise ValueError(f"fit: found {self.fit!r}; expected {' or '.join(FITS)}")
-        if not 2 <= len(set(self.classes)) == k:
+        k, d = len(self.classes), self.weight.shape[-1]
+        if not 2 <= len(set(self.classes)) == k or not all(
+            isinstance(c, str) for c in self.classes
+        ):
             raise ValueError(f"classes: found {self.classes}; expected two or more distinct names")
         if (self.weight.shape, self.bias.shape) != ((k, d), (k,)):
             raise ValueError(
                 f"found weight {self.weight.shape} and bias {self.bias.shape};"
-                f" expected ({k}, {d}) and ({k},)"
+                f" expected ({k}, D) and ({k},)"
             )
+        if self.spec.features == "pixels" and d != prod(self.spec.image_shape):
+            raise ValueError(f"found {d} weights per class; expected {prod(self.spec.image_shape)}")
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
             raise ValueError("found weights that are not finite in float32")
 
-    def log_probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def log_probabilities(self, features: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(N, D) uint8 -> log softmax(W x / 255 + b), (N, K) float64."""
-        logits = (pixels * (1 / 255)) @ self.weight.T + self.bias
+        logits = (features * (1 / 255)) @ self.weight.T + self.bias
         logits -= logits.max(1, keepdims=True)
         log_p: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         return log_p
@@ -69,8 +67,7 @@ class Model:
         """
         about = {
             "classes": self.classes,
-            "fit": self.fit,
-            "image_shape": self.image_shape,
+            "input": self.spec.to_json(),
             "params": params,
         }
         metadata = {"model": json.dumps(about, ensure_ascii=False, sort_keys=True)}
@@ -93,13 +90,11 @@ class Model:
             for name, tensor in (("weight", weight), ("bias", bias)):
                 if tensor.dtype != np.float32:
                     raise ValueError(f"{name}: found {tensor.dtype}; expected float32")
-            channels, height, width = about["image_shape"]
             return cls(
                 weight.astype(np.float64),
                 bias.astype(np.float64),
                 tuple(about["classes"]),
-                (channels, height, width),
-                about["fit"],
+                InputSpec.from_json(about["input"]),
             )
         except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())

@@ -24,7 +24,7 @@ SIX = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])  # 2 x 3 val
 
 
 @given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4)))
-def test_reading_is_the_inverse_of_writing(
+def test_reading_an_idx_file_is_the_inverse_of_writing(
     tmp_path_factory: pytest.TempPathFactory, array: Bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
@@ -34,14 +34,16 @@ def test_reading_is_the_inverse_of_writing(
 
 # What torchvision reads has one to three dimensions and at least one value.
 @given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)))
-def test_torchvision_reads_the_same(tmp_path_factory: pytest.TempPathFactory, array: Bytes) -> None:
+def test_torchvision_reads_an_idx_file_the_same(
+    tmp_path_factory: pytest.TempPathFactory, array: Bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
     path.write_bytes(idx_bytes(array))
     expected = read_sn3_pascalvincent_tensor(str(path)).numpy()
     np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), expected, strict=True)
 
 
-def test_sizes_stand_high_byte_first_and_the_last_dimension_is_the_fastest(tmp_path: Path) -> None:
+def test_idx_sizes_are_big_endian_and_the_last_dimension_varies_fastest(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(SIX)
     assert read_idx(tmp_path / "file", 2).tolist() == [[1, 2, 3], [4, 5, 6]]
     (tmp_path / "file").write_bytes(bytes([0, 0, 8, 1, 0, 0, 1, 2]) + bytes(258))
@@ -71,7 +73,9 @@ def test_sizes_stand_high_byte_first_and_the_last_dimension_is_the_fastest(tmp_p
         "other dimensions",
     ],
 )
-def test_what_is_no_such_file_is_told(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_malformed_idx_file_is_refused_with_the_reason(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"\bIDX\b|header") as error:
@@ -79,7 +83,7 @@ def test_what_is_no_such_file_is_told(tmp_path: Path, content: bytes, problem: s
     assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` makes it anew"
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_idx_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
     assert str(error.value) == (
@@ -130,7 +134,7 @@ def split_of(source: Source, name: str) -> SourceSplit:
     ("name", "images", "labels"),
     [("train", IMAGES, [2, 0, 1]), ("test", IMAGES[:2] + 100, [1, 1])],
 )
-def test_idx_files_are_images_with_their_labels(
+def test_idx_files_are_read_with_their_labels(
     idx_source: Source, name: str, images: Bytes, labels: list[int]
 ) -> None:
     source = idx_source
@@ -150,33 +154,42 @@ def test_idx_files_are_images_with_their_labels(
 
 
 @pytest.mark.parametrize(("name", "expected"), [("train", 3), ("test", 2)])
-def test_an_idx_image_is_named(idx_source: Source, name: str, expected: int) -> None:
+def test_idx_images_are_named_by_split_and_number(
+    idx_source: Source, name: str, expected: int
+) -> None:
     split = split_of(idx_source, name)
     names = [split.pictures.name_of(item) for item in split.pictures.items]
     assert names == [f"{name}/{i}" for i in range(expected)]
     assert split.name == name
 
 
-def test_idx_files_that_do_not_belong_together_are_refused(idx: Path) -> None:
-    images, labels = idx / "train-images-idx3-ubyte", idx / "train-labels-idx1-ubyte"
-    write_idx(idx, "train", IMAGES, np.zeros(2, np.uint8))
-    with pytest.raises(ValueError, match=f"^{re.escape(f'{labels}: 2 labels for the 3 images')}"):
-        read_source(idx)
-    write_idx(idx, "train", IMAGES, np.array([0, 3, 1], np.uint8))
-    with pytest.raises(ValueError, match=re.escape(f"{labels}: label 3, but there are 3 classes")):
-        read_source(idx)
-    labels.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(str(labels))):
-        read_source(idx)
-    images.unlink()
-    with pytest.raises(FileNotFoundError, match=re.escape(str(images))):
-        read_source(idx)
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ([0, 0], "found 2 labels; expected 3, one per image"),
+        ([0, 3, 1], "found label 3; expected less than 3, the number of classes"),
+    ],
+)
+def test_idx_labels_that_do_not_fit_the_images_are_refused(
+    idx: Path, labels: list[int], problem: str
+) -> None:
+    write_idx(idx, "train", IMAGES, np.array(labels, np.uint8))
+    path = idx / "train-labels-idx1-ubyte"
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: {problem}')}"):
+        read_dataset(idx)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_missing_idx_file_is_named(idx: Path, name: str) -> None:
+    (idx / name).unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(str(idx / name))):
+        read_dataset(idx)
 
 
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"]
 )
-def test_a_folder_of_no_known_format_is_told(tmp_path: Path, content: str) -> None:
+def test_a_folder_without_a_known_format_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "dataset.json"
     with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file; `dvc repro -f")):
         read_source(tmp_path)
@@ -219,7 +232,7 @@ def test_a_label_is_the_same_class_in_both_splits(tmp_path: Path) -> None:
         assert [split.pictures.open_item(item)[1] for item in split.pictures.items] == labels
 
 
-def test_a_class_of_torchvision_that_holds_arrays_is_read(tmp_path: Path) -> None:
+def test_a_torchvision_data_set_in_memory_is_read(tmp_path: Path) -> None:
     describe(
         tmp_path,
         **{"format": "torchvision", "class": "USPS", "train": {"train": True}},
@@ -259,7 +272,7 @@ def of_torchvision(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_class_of_torchvision_that_opens_files_is_read(of_torchvision: Path) -> None:
+def test_a_torchvision_data_set_of_files_is_read(of_torchvision: Path) -> None:
     source = read_source(of_torchvision)
     assert (source.classes, source.names) == (None, ("negative", "positive"))
     pictures = split_of(source, "test").pictures
@@ -280,7 +293,7 @@ def test_a_class_of_torchvision_that_opens_files_is_read(of_torchvision: Path) -
         (None, "No such file or directory"),
     ],
 )
-def test_a_broken_picture_of_torchvision_is_told(
+def test_a_broken_torchvision_picture_is_unreadable_with_the_reason(
     of_torchvision: Path, content: bytes | None, reason: str
 ) -> None:
     pictures = read_source(of_torchvision).train.pictures
@@ -292,7 +305,7 @@ def test_a_broken_picture_of_torchvision_is_told(
         pictures.open_item(1)
 
 
-def test_files_that_torchvision_misses_are_told(of_torchvision: Path) -> None:
+def test_files_missing_for_torchvision_are_an_error(of_torchvision: Path) -> None:
     (of_torchvision / "rendered-sst2").rename(of_torchvision / "elsewhere")
     message = f"{of_torchvision}: RenderedSST2: Dataset not found"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*dvc repro -f download"):
