@@ -1,12 +1,39 @@
 """One section of params.yaml -> one typed, frozen object."""
 
 import difflib
+import re
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 from pydantic_core import ErrorDetails
+
+MAX_BYTES = 2**20  # of params.yaml
+SHORT = Repr()  # of values in messages
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 60
+SHORT.maxlevel = 2
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as DVC does, by YAML 1.2: `010` is 10 and `1:2:3` is text, not 8 and 3,723."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as in its base class
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float"))
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+for _tag, _pattern in {
+    "int": r"[-+]?(0|[1-9][0-9]*)$",
+    "float": r"[-+]?((\.[0-9]+|[0-9]+(\.[0-9]*)?)(e[-+]?[0-9]+)?|\.inf)$|\.nan$",
+}.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(_pattern, re.IGNORECASE), list("-+.0123456789")
+    )
 
 
 def number(value: Any) -> Any:
@@ -19,8 +46,25 @@ def number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(number)]
+Integer = Annotated[int, Field(le=2**31 - 1), BeforeValidator(number)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(number)]
 Real = Annotated[FiniteFloat, BeforeValidator(number)]
+
+
+def _read_yaml(path: Path) -> Any:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; expected the pipeline's params")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a regular file; expected the pipeline's params")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path}: found more than {MAX_BYTES:,} bytes; expected a page of params")
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
+    except RecursionError:
+        raise ValueError(f"{path}: not valid YAML: nested too deeply") from None
+    except Exception as error:  # PyYAML raises LookupError and others for a bad `!!int`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: not valid YAML: {reason}") from None
 
 
 class Params(BaseModel):
@@ -35,18 +79,11 @@ class Params(BaseModel):
         Raises FileNotFoundError, or a ValueError that names every key that is unknown, missing,
         of another type or out of range, with the value found and what is allowed.
         """
-        try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"{path}: no such file; expected the pipeline's params"
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        document = _read_yaml(path)
         values = document.get(section) if isinstance(document, dict) else None
         if not isinstance(values, dict):
             keys = ", ".join(cls.model_fields)
-            found = "missing" if values is None else f"found {values!r}"
+            found = "missing" if values is None else f"found {SHORT.repr(values)}"
             raise ValueError(f"{path}: {section}: {found}; expected a section with the keys {keys}")
         try:
             return cls.model_validate(values)
@@ -56,7 +93,7 @@ class Params(BaseModel):
 
     @classmethod
     def _problem(cls, section: str, detail: ErrorDetails) -> str:
-        key = ".".join(str(part) for part in (section, *detail["loc"]))
+        key = ".".join(str(part)[:60] for part in (section, *detail["loc"]))
         if detail["type"] == "missing":
             field = cls.model_fields[str(detail["loc"][0])]
             return f"{key}: missing; expected {field.description}"
@@ -67,4 +104,4 @@ class Params(BaseModel):
         expected = detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         if not detail["loc"]:
             return f"{section}: {expected}"
-        return f"{key}: found {detail['input']!r}; expected {expected}"
+        return f"{key}: found {SHORT.repr(detail['input'])}; expected {expected}"

@@ -1,9 +1,8 @@
-"""The pictures of a source split -> images of one shape in a file, as bounded memory allows."""
+"""The pictures of a split -> images of one shape in a file, in bounded memory."""
 
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -13,42 +12,25 @@ from tqdm import tqdm
 
 from stages.images.decoding import Unreadable, decode
 from stages.images.preprocessing import Preprocessing
-from stages.images.readers import SourceSplit
-from stages.images.stored_images import Indices, StoredImages
-
-
-@dataclass(frozen=True)
-class Collected:
-    """The images of a source split, which of its pictures each was, (N,), and what was none."""
-
-    split: SourceSplit
-    images: StoredImages
-    items: Indices
-    unreadable: list[Unreadable]
-
-    def name(self, index: int) -> str:
-        """Which picture image `index` was."""
-        pictures = self.split.pictures
-        return pictures.name_of(pictures.items[self.items[index]])
+from stages.images.readers import RawSplit
+from stages.images.stored_images import StoredImages
 
 
 @contextmanager
 def collect(
-    split: SourceSplit,
-    preprocessing: Preprocessing,
-    scratch: Path,
-) -> Iterator[Collected]:
-    """Decode a source split into a nameless file in the folder `scratch`, until the block ends.
+    split: RawSplit, preprocessing: Preprocessing, scratch: Path
+) -> Iterator[tuple[StoredImages, list[Unreadable]]]:
+    """Decode a split into an unnamed file in `scratch`, which lasts until the block ends.
 
-    Images that lie in a file already, and need not change, are not copied. Raises ValueError
-    if the pictures differ in size while none is set, or if there is none that can be read.
+    Images that are stored in a file already, with the shape asked for, are not copied. Raises
+    ValueError if no picture can be read, or if pictures differ in size while no size is set.
     """
     stored = split.stored
     with ExitStack() as files:
         if stored:
             files.enter_context(stored.file)
             if stored.shape == (preprocessing.channels, *(preprocessing.size or stored.shape[1:])):
-                yield Collected(split, stored, np.arange(len(stored)), [])
+                yield stored, []
                 return
         scratch.mkdir(parents=True, exist_ok=True)
         file = files.enter_context(TemporaryFile(dir=scratch))
@@ -56,43 +38,40 @@ def collect(
 
 
 def _decoded(
-    split: SourceSplit,
-    preprocessing: Preprocessing,
-    file: IO[bytes],
-) -> Collected:
-    pictures, height_width = split.pictures, preprocessing.size
-    count = len(pictures.items)
-    labels, items = np.empty(count, np.int64), np.empty(count, np.int64)
-    position = images = 0
+    split: RawSplit, preprocessing: Preprocessing, file: IO[bytes]
+) -> tuple[StoredImages, list[Unreadable]]:
+    pictures, size = split.pictures, preprocessing.size
+    items = iter(pictures.items)
+    labels: list[int] = []
+    names: list[str] = []
     unreadable: list[Unreadable] = []
-    started = time.perf_counter()
-    with tqdm(desc=split.name, total=count, unit="picture", disable=None, leave=False) as bar:
+    started, total = time.perf_counter(), len(pictures.items)
+    with tqdm(desc=split.name, total=total, unit="picture", disable=None, leave=False) as bar:
         for outcomes in decode(pictures, preprocessing):
-            for outcome in outcomes:
+            for outcome, item in zip(outcomes, items, strict=False):
                 if isinstance(outcome, Unreadable):
                     unreadable.append(outcome)
-                else:
-                    height_width = height_width or outcome.size
-                    if outcome.size != height_width:
-                        name = pictures.name_of(pictures.items[position])
-                        raise ValueError(_other_size(name, outcome.size, height_width))
-                    file.write(outcome.pixels)
-                    labels[images], items[images] = outcome.label, position
-                    images += 1
-                position += 1
+                    continue
+                name, size = pictures.name_of(item), size or outcome.size
+                if outcome.size != size:
+                    raise ValueError(
+                        f"{name}: found {_pixels(outcome.size)}; expected {_pixels(size)} as in the"
+                        " pictures before it; set tensorize.size, which resizes them all"
+                    )
+                file.write(outcome.pixels)
+                labels.append(outcome.label)
+                names.append(name)
             bar.update(len(outcomes))
-    if not height_width or not images:
-        reason = f" ({unreadable[0].name}: {unreadable[0].reason})" if unreadable else ""
-        raise ValueError(f"{split.name}: no picture that can be read{reason}; expected some")
-    seconds = time.perf_counter() - started
-    print(f"{split.name}: {count} pictures, {count / seconds:.0f} a second")
-    stored = StoredImages(file, 0, (preprocessing.channels, *height_width), labels[:images])
-    return Collected(split, stored, items[:images], unreadable)
-
-
-def _other_size(name: str, found: tuple[int, int], expected: tuple[int, int]) -> str:
-    (height, width), (h, w) = found, expected
-    return (
-        f"{name}: {height} x {width} pixels, but those before it have {h} x {w};"
-        " set tensorize.size, to which all are brought"
+    if not size or not names:
+        example = f", such as {unreadable[0].name}: {unreadable[0].reason}" if unreadable else ""
+        raise ValueError(f"{split.name}: found no readable picture{example}; expected some")
+    print(
+        f"{split.name}: {total} pictures, {total / (time.perf_counter() - started):.0f} per second"
     )
+    shape = (preprocessing.channels, *size)
+    positions = np.arange(len(names))
+    return StoredImages(file, 0, shape, positions, np.array(labels, np.int64), names), unreadable
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]} pixels"

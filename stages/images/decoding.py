@@ -6,13 +6,14 @@ chunks of them are in memory at a time.
 
 import os
 import signal
+import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
@@ -21,6 +22,8 @@ from stages.images.preprocessing import Preprocessing, bombs_refused
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
 
 CHUNK = 32  # pictures, fewer if they are large
 CHUNK_BYTES = 2**23
@@ -83,32 +86,22 @@ def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Ou
 def _shared(
     processes: int, decoder: "Decoder", chunks: Iterable[Sequence[Any]]
 ) -> Iterator[list[Outcome]]:
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import active_children, get_context
+    from concurrent.futures import ThreadPoolExecutor
 
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start, (decoder,))
+    workers = _Workers(decoder)
+    threads = ThreadPoolExecutor(processes)
     pending: deque[Future[list[Outcome]]] = deque()
     try:
         for chunk in chunks:
-            with _interrupts_delayed():
-                pending.append(pool.submit(_run, chunk))
+            pending.append(threads.submit(workers.run, chunk))
             if len(pending) > 2 * processes:
-                yield pending[0].result()
-                pending.popleft()
+                yield pending.popleft().result()
         while pending:
-            yield pending[0].result()
-            pending.popleft()
-    except BrokenProcessPool:
-        raise OSError(
-            "a process that decodes pictures was killed: too little memory? fewer run at a time"
-            " under `taskset --cpu-list 0`"
-        ) from None
+            yield pending.popleft().result()
     finally:
-        if pending:  # and nobody asks for it any more
-            for process in active_children():
-                process.terminate()
-        pool.shutdown(cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
+        workers.kill()
+        threads.shutdown()
 
 
 @dataclass(frozen=True)
@@ -148,21 +141,79 @@ def _pictures_a_chunk(preprocessing: Preprocessing) -> int:
     return max(1, min(CHUNK, CHUNK_BYTES // (preprocessing.channels * height * width)))
 
 
-@contextmanager
-def _interrupts_delayed() -> Iterator[None]:
-    """Ctrl-C has its effect when the block ends, and none on processes that are started in it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _Workers:
+    """Processes that decode: one for each thread that calls `run`, at the other end of a pipe.
+
+    A process shares nothing with the others, so it can be killed at any moment, and whoever waits
+    for it sees the end of the pipe. In a ProcessPoolExecutor they share queues: if a process dies
+    halfway through writing a result, its parent waits for the other half forever.
+
+    Python runs signal handlers in the main thread only, so no exception raised by one can interrupt
+    a thread that is starting a process.
+    """
+
+    def __init__(self, decoder: "Decoder") -> None:
+        self._decoder = decoder
+        self._of_thread = threading.local()
+        self._starting = threading.Lock()
+        self._started: list[SpawnProcess] = []
+        self._killed = False
+
+    def run(self, items: Sequence[Any]) -> list[Outcome]:
+        """Decode a chunk in this thread's process.
+
+        Raises OSError if the process is killed.
+        """
+        try:
+            if not hasattr(self._of_thread, "pipe"):
+                self._of_thread.pipe = self._start()
+                self._of_thread.pipe.send(self._decoder)
+            self._of_thread.pipe.send(items)
+            result: list[Outcome] | Exception = self._of_thread.pipe.recv()
+        except (EOFError, OSError):
+            raise OSError(
+                "a process that decodes pictures was killed: too little memory? fewer run at a time"
+                " under `taskset --cpu-list 0`"
+            ) from None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _start(self) -> "Connection[Any, Any]":
+        from multiprocessing import get_context, resource_tracker
+
+        spawn = get_context("spawn")
+        with self._starting:
+            if self._killed:
+                raise EOFError
+            # Ctrl-C goes to the whole process group. The processes inherit this thread's mask; the
+            # start of the resource tracker, which multiprocessing needs, would undo it.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+            process.start()
+            self._started.append(process)
+        theirs.close()  # leaves the process with the only copy: `ours` ends when it dies
+        return ours
+
+    def kill(self) -> None:
+        """End the processes, whatever they are doing, and start no more."""
+        with self._starting:
+            self._killed = True
+        for process in self._started:
+            process.kill()
+        for process in self._started:
+            process.join()
 
 
-def _start(decoder: Decoder) -> None:
-    """Make a process ready for `_run`; the end of its parent ends it."""
-    global _decoder  # noqa: PLW0603  # sent once to each process, not with each chunk
-    _decoder = decoder
-    Thread(target=_end_with_parent, daemon=True).start()
+def _work(pipe: "Connection[Any, Any]") -> None:
+    """Receive a decoder, then decode each chunk that comes, until the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, ConnectionError):  # the parent has closed its end
+        decoder = pipe.recv()
+        while True:
+            pipe.send(_outcomes_or_error(decoder, pipe.recv()))
 
 
 def _end_with_parent() -> None:
@@ -171,11 +222,12 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent:
         parent.join()
-        os._exit(1)
+        os._exit(1)  # in the middle of a chunk
 
 
-def _run(items: Sequence[Any]) -> list[Outcome]:
-    return _decoder(items)
-
-
-_decoder: Decoder
+def _outcomes_or_error(decoder: "Decoder", items: Sequence[Any]) -> list[Outcome] | Exception:
+    try:
+        return decoder(items)
+    except Exception as error:  # the parent raises it
+        error.add_note("".join(traceback.format_exception(error)))
+        return error

@@ -1,8 +1,8 @@
 """A picture of any size and mode -> the pixels that the model sees.
 
-Everything here is integer arithmetic on bytes (Pillow's conversions, and its resampling with a
-bicubic kernel, which has no transcendental function): a picture in a lossless format gives the same
-bytes on every machine. How a lossy one is decoded is up to the JPEG or WebP library in Pillow.
+Everything here is integer arithmetic on bytes: Pillow's conversions, and its resampling with a
+bicubic kernel, which needs no transcendental function. A picture in a lossless format gives the
+same bytes on every machine; how a lossy one is decoded is up to Pillow's JPEG or WebP library.
 """
 
 import warnings
@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Fit = Literal["crop", "pad"]
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others can start programs (EPS)
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others may start programs (EPS)
 UPRIGHT = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -26,16 +27,16 @@ UPRIGHT = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EDGE = 10_000  # pixels; the longest edge that `size` may ask for
+EDGE = 10_000  # pixels, the largest height or width
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What every picture becomes: `channels`, 1 (grey) or 3 (RGB), of `size`, (H, W) pixels.
+    """How every picture gets 1 channel (grey) or 3 (RGB), and `size`, (H, W) pixels.
 
-    A picture of another shape is scaled to cover `size` and cropped at the centre, or scaled to lie
-    within and padded with black, whose pixels are 0 and add nothing to a logit. Without a `size`,
-    pictures keep their own.
+    A picture of another shape is scaled to cover `size` and cropped to its centre, or scaled to fit
+    inside it and padded with black, whose zeros add nothing to a logit. Without a `size`, pictures
+    keep theirs.
     """
 
     channels: int
@@ -45,12 +46,21 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> Image.Image:
         """Convert, then resize.
 
-        Transparent pixels lie on white; 16 bits a pixel become 8. Raises ValueError for pixels
-        whose white is unknown.
+        Transparent pixels are laid on white; 16 bits per pixel become 8. Raises ValueError with the
+        reason if that fails, as for pixels whose white is unknown.
         """
+        try:
+            return self._resized(self._converted(image))
+        except Exception as error:  # broken pictures can make Pillow raise anything
+            raise ValueError(reason(error)) from None
+
+    def _converted(self, image: Image.Image) -> Image.Image:
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode or image.has_transparency_data:
             image = _opaque(image).convert(mode)
+        return image
+
+    def _resized(self, image: Image.Image) -> Image.Image:
         if self.size is None or image.size == self.size[::-1]:
             return image
         resized = ImageOps.fit if self.fit == "crop" else _padded
@@ -58,19 +68,22 @@ class Preprocessing:
 
 
 def open_picture(path: Path | str) -> Image.Image:
-    """The picture in a file, upright as its EXIF says; of an animation, the first frame.
+    """Read a picture and turn it upright as its EXIF says; of an animation, the first frame.
 
-    Raises ValueError with the reason if the file holds none that can be read whole, or one beyond
-    Pillow's bound for decompression bombs, about 89 million pixels.
+    Raises ValueError with the reason if the file is not a complete picture, or exceeds Pillow's
+    limit for decompression bombs, about 89 million pixels.
     """
     try:
+        mode = Path(path).stat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode)):  # a pipe would keep its reader waiting
+            raise ValueError("not a regular file")
         with Image.open(path, formats=FORMATS) as image:
             image.load()
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
         found = "an empty file" if empty else f"none of the formats {', '.join(FORMATS)}"
         raise ValueError(found) from None
-    except Exception as error:  # broken bytes lead Pillow's parsers to any
+    except Exception as error:  # broken pictures can make Pillow raise anything
         raise ValueError(reason(error)) from None
     return _upright(image)
 
@@ -78,14 +91,16 @@ def open_picture(path: Path | str) -> Image.Image:
 def reason(error: Exception) -> str:
     """Why a picture cannot be read, in one line, the same on every machine."""
     if isinstance(error, UnidentifiedImageError):
-        return "no picture in a format that Pillow knows"
+        return "not in a format that Pillow knows"
+    if isinstance(error, MemoryError):
+        return "more pixels than there is memory for"
     text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(text.split()) or f"cannot be decoded ({type(error).__name__})"
 
 
 @contextmanager
 def bombs_refused() -> Iterator[None]:
-    """Within it, Pillow's warning of a decompression bomb is an error, and its others are quiet."""
+    """Turn Pillow's warning about decompression bombs into an error, and silence its others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -95,13 +110,13 @@ def bombs_refused() -> Iterator[None]:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # broken EXIF says nothing of the pixels, which are whole
+    except Exception:  # broken EXIF does not mean broken pixels
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """L or RGB, from any mode."""
+    """Any mode -> 1, L or RGB."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
@@ -118,7 +133,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _padded(image: Image.Image, size: tuple[int, int], method: Image.Resampling) -> Image.Image:
-    """Scale to lie within (W, H), at least one pixel wide and high; the rest is black."""
+    """Scale to fit inside (W, H), at least one pixel wide and high, and centre on black."""
     width, height = image.size
     scale = min(size[0] / width, size[1] / height)
     inner = (max(1, round(width * scale)), max(1, round(height * scale)))

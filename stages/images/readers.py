@@ -1,33 +1,32 @@
-"""What `download` left -> pictures and their labels; the only place that knows formats.
+"""The folder that `download` left -> pictures and their labels; the only place that knows formats.
 
-The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder a
-class) or `torchvision` (whatever its class reads).
+The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder per
+class) or `torchvision` (whatever one of its classes reads).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from stages.images.decoding import Pictures
 from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
 from stages.images.stored_images import StoredImages
 
-IDX_SPLITS = (("train", "train"), ("test", "t10k"))  # and how their files' names begin
-REMEDY = "`dvc repro -f download` makes it anew"
+REMEDY = "`dvc repro -f download` regenerates it"
 
 
 @dataclass(frozen=True)
-class SourceSplit:
-    """One split as it was downloaded; `stored` if its images lie in a file as they are."""
+class RawSplit:
+    """A split as it was downloaded; `stored` if the images need no decoding."""
 
     name: str
     pictures: Pictures
@@ -35,19 +34,44 @@ class SourceSplit:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set as it was downloaded. Without a test split of its own, `test` is None.
+class Dataset:
+    """A data set as it was downloaded. `test` is None if it has no test split.
 
-    Label i is `classes[i]`; where that is None, it is those of `names` that occur.
+    Label i is the class `classes[i]`, unless that is None (see `name_classes`): then `label_names`
+    has the names that torchvision gives to labels, if any.
     """
 
     classes: tuple[str, ...] | None
-    train: SourceSplit
-    test: SourceSplit | None
-    names: tuple[str, ...] = ()
+    train: RawSplit
+    test: RawSplit | None
+    label_names: tuple[str, ...] = ()
 
 
-def read_source(raw: Path) -> Source:
+class _IdxDescription(BaseModel):
+    format: Literal["idx"]
+    classes: tuple[str, ...]
+
+
+class _PicturesDescription(BaseModel):
+    format: Literal["pictures"]
+
+
+class _TorchvisionDescription(BaseModel):
+    format: Literal["torchvision"]
+    class_name: str = Field(alias="class")
+    train: dict[str, Any]  # the arguments that select the split
+    test: dict[str, Any]
+
+
+class _Description(RootModel[_IdxDescription | _PicturesDescription | _TorchvisionDescription]):
+    """What is in `dataset.json`."""
+
+    root: _IdxDescription | _PicturesDescription | _TorchvisionDescription = Field(
+        discriminator="format"
+    )
+
+
+def read_dataset(raw: Path) -> Dataset:
     """Open the folder `raw`; nothing is decoded yet.
 
     Raises FileNotFoundError, or a ValueError that says what is wrong with the folder.
@@ -56,18 +80,26 @@ def read_source(raw: Path) -> Source:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        read = {"idx": _idx, "pictures": _pictures, "torchvision": _torchvision}[about["format"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: does not name a known format ({error}); {REMEDY}") from None
-    return read(raw, about)
+        about = _Description.model_validate_json(path.read_bytes()).root
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"][1:]))
+        message = f"{where}: {problem['msg']}" if where else problem["msg"]
+        raise ValueError(
+            f"{path}: not the description of a data set ({message}); {REMEDY}"
+        ) from None
+    if isinstance(about, _IdxDescription):
+        return _idx(raw, about.classes)
+    if isinstance(about, _TorchvisionDescription):
+        return _torchvision(raw, about)
+    return _pictures(raw)
 
 
-def _pictures(raw: Path, _: Any) -> Source:
+def _pictures(raw: Path) -> Dataset:
     train = pictures_by_class(raw / "train")
     test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
     classes = tuple(sorted(set(train) | set(test or ())))
-    return Source(
+    return Dataset(
         classes,
         _folder_split(raw, "train", classes, train),
         _folder_split(raw, "test", classes, test) if test is not None else None,
@@ -75,11 +107,11 @@ def _pictures(raw: Path, _: Any) -> Source:
 
 
 def _folder_split(
-    raw: Path, name: str, classes: Sequence[str], paths: dict[str, list[str]]
-) -> SourceSplit:
-    items = [path for of in classes for path in paths.get(of, ())]
-    opener = _FolderOpener(f"{raw}/{name}", {of: label for label, of in enumerate(classes)})
-    return SourceSplit(name, Pictures(items, opener, f"{name}/{{}}".format))
+    raw: Path, split: str, classes: Sequence[str], paths: dict[str, list[str]]
+) -> RawSplit:
+    items = [path for name in classes for path in paths.get(name, ())]
+    opener = _FolderOpener(f"{raw}/{split}", {name: label for label, name in enumerate(classes)})
+    return RawSplit(split, Pictures(items, opener, f"{split}/{{}}".format))
 
 
 @dataclass(frozen=True)
@@ -93,41 +125,44 @@ class _FolderOpener:
         return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
 
 
-def _idx(raw: Path, about: Any) -> Source:
-    classes = tuple(about["classes"])
-    train, test = (_idx_split(raw, *names, classes) for names in IDX_SPLITS)
-    return Source(classes, train, test)
-
-
-def _idx_split(raw: Path, name: str, files: str, classes: Sequence[str]) -> SourceSplit:
-    images_path, labels_path = (
-        raw / f"{files}-images-idx3-ubyte",
-        raw / f"{files}-labels-idx1-ubyte",
+def _idx(raw: Path, classes: tuple[str, ...]) -> Dataset:
+    return Dataset(
+        classes,
+        _idx_split(raw, "train", "train", classes),
+        _idx_split(raw, "test", "t10k", classes),
     )
+
+
+def _idx_split(raw: Path, split: str, prefix: str, classes: Sequence[str]) -> RawSplit:
+    images_path = raw / f"{prefix}-images-idx3-ubyte"
+    labels_path = raw / f"{prefix}-labels-idx1-ubyte"
     images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise ValueError(
-            f"{labels_path}: {len(labels)} labels for the {len(images)} images of {images_path};"
-            f" {REMEDY}"
+            f"{labels_path}: found {len(labels)} labels; expected {len(images)}, one per image of"
+            f" {images_path}; {REMEDY}"
         )
     if len(labels) and labels.max() >= len(classes):
         raise ValueError(
-            f"{labels_path}: label {labels.max()}, but there are {len(classes)} classes; {REMEDY}"
+            f"{labels_path}: found label {labels.max()}; expected less than {len(classes)}, the"
+            f" number of classes; {REMEDY}"
         )
+    items = range(len(images))
+    pictures = Pictures(items, _IdxOpener(images_path, labels_path), f"{split}/{{}}".format)
     stored = StoredImages(
-        images_path.open("rb"), images.offset, (1, *images.shape[1:]), labels.astype(np.int64)
+        images_path.open("rb"),
+        images.offset,
+        (1, *images.shape[1:]),
+        np.arange(len(images)),
+        labels.astype(np.int64),
+        [pictures.name_of(item) for item in items],
     )
-    pictures = Pictures(
-        range(len(images)),
-        _IdxOpener(images_path, labels_path),
-        f"{name}/{{}}".format,
-    )
-    return SourceSplit(name, pictures, stored)
+    return RawSplit(split, pictures, stored)
 
 
 @dataclass(frozen=True)
 class _Opener:
-    """What a process has opened stays its own: what is sent to others are the fields alone."""
+    """Other processes get its fields alone, not what this one has opened."""
 
     def __getstate__(self) -> Any:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -135,7 +170,7 @@ class _Opener:
 
 @dataclass(frozen=True)
 class _IdxOpener(_Opener):
-    """Opens image i; each process maps the files for itself."""
+    """Opens image i; each process maps the files itself."""
 
     images_path: Path
     labels_path: Path
@@ -180,29 +215,17 @@ def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]
     return np.memmap(path, np.uint8, "r", start, sizes)
 
 
-def _torchvision(raw: Path, about: Any) -> Source:
-    openers = {
-        split: _TorchvisionOpener(raw, about["class"], tuple(about[split].items()))
-        for split in ("train", "test")
-    }
+def _torchvision(raw: Path, about: _TorchvisionDescription) -> Dataset:
     train, test = (
-        SourceSplit(
-            split,
-            Pictures(
-                range(len(opener.dataset)),
-                opener,
-                f"{split}/{{}}".format,
-                1 if opener.in_memory else None,
-            ),
-        )
-        for split, opener in openers.items()
+        _TorchvisionOpener(raw, about.class_name, tuple(arguments.items()))
+        for arguments in (about.train, about.test)
     )
-    return Source(None, train, test, openers["train"].classes)
+    return Dataset(None, train.split("train"), test.split("test"), train.label_names)
 
 
 @dataclass(frozen=True)
 class _TorchvisionOpener(_Opener):
-    """Opens image i of a split of torchvision's data set; each process reads it for itself."""
+    """Opens image i of a split of a torchvision data set, which each process reads itself."""
 
     raw: Path
     class_name: str
@@ -210,26 +233,28 @@ class _TorchvisionOpener(_Opener):
 
     @cached_property
     def dataset(self) -> Any:
-        from torchvision import datasets  # takes seconds to import, and is seldom needed
+        from torchvision import datasets  # slow to import, and rarely needed
 
         try:
             return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
-        except RuntimeError as error:
-            raise ValueError(f"{self.raw}: {self.class_name}: {error}; {REMEDY}") from None
+        except Exception as error:  # a missing, broken or unexpected file leads to any
+            raise ValueError(f"{self.raw}: {self.class_name}: {reason(error)}; {REMEDY}") from None
 
     @property
-    def in_memory(self) -> bool:
-        """Whether there is nothing to decode, so that more processes would only hold copies."""
-        return hasattr(self.dataset, "data")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names that the class gives; none if it gives none."""
+    def label_names(self) -> tuple[str, ...]:
+        """The names that the class gives to labels, if any."""
         return tuple(map(str, getattr(self.dataset, "classes", ())))
+
+    def split(self, name: str) -> RawSplit:
+        """All its images."""
+        in_memory = hasattr(self.dataset, "data")  # more processes would only hold copies
+        processes = 1 if in_memory else None
+        items = range(len(self.dataset))
+        return RawSplit(name, Pictures(items, self, f"{name}/{{}}".format, processes))
 
     def __call__(self, item: int) -> tuple[Image.Image, int]:
         try:
             image, label = self.dataset[item]
-        except Exception as error:  # a broken file leads to any
+        except Exception as error:  # a broken picture can make torchvision raise anything
             raise ValueError(reason(error)) from None
         return image, int(label)

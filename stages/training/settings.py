@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stages.base.params import Integer, Params, Real
+from stages.base.params import Integer, Params, Real, Seed
 
 
 class TrainParams(Params):
@@ -25,7 +25,7 @@ class TrainParams(Params):
     batch_size: Integer = Field(ge=1, description="images per iteration, 1 or more")
     iterations: Integer = Field(ge=1, description="number of steps, 1 or more")
     eval_every: Integer = Field(ge=1, description="iterations between rows of history, 1 or more")
-    seed: Integer = Field(ge=0, lt=2**63, description="of the order of the images, 0 to 2**63 - 1")
+    seed: Seed = Field(description="of the order of the images, 0 to 2**63 - 1")
 
     @model_validator(mode="after")
     def _nesterov_is_for_sgd(self) -> Self:

@@ -15,7 +15,7 @@ Best = Callable[..., list[str]]
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """HEAD errs on 10 images, three experiments on 40, 8 and 4; another is on other images."""
+    """HEAD misclassifies 10 images, three experiments 40, 8 and 4; another has other images."""
     repository = Repository.create(tmp_path / "repository")
     repository.measure(range(10))
     head = repository.commit()
@@ -51,7 +51,7 @@ def run_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("repository")
-def test_experiments_in_the_metrics_own_direction(run_best: Best) -> None:
+def test_experiments_are_ranked_in_the_direction_of_the_metric(run_best: Best) -> None:
     title, _, _, *rows, left_out = run_best()
     assert title == "accuracy, higher is better"
     assert [row.split()[0] for row in rows] == ["longest", "long", "HEAD", "short"]
@@ -61,12 +61,14 @@ def test_experiments_in_the_metrics_own_direction(run_best: Best) -> None:
         "worse",  # 6: p = 0.03
         "worse",
     ]
-    assert left_out == "left out: others: its test set is not that of HEAD"
+    assert left_out == "left out: others: its test set differs from that of HEAD"
     rows = run_best("--metric", "cross_entropy")[3:-1]
     assert [row.split()[0] for row in rows] == ["longest", "long", "HEAD", "short"]
 
 
-def test_without_a_test_the_tolerance_decides(repository: Repository, run_best: Best) -> None:
+def test_the_tolerance_ranks_experiments_if_there_is_no_paired_test(
+    repository: Repository, run_best: Best
+) -> None:
     repository.params({"accuracy": RULES["accuracy"] | {"alpha": None, "tolerance": 0.02}})
     rows = run_best()[3:-1]
     words = [row.split("  ")[-1].strip() for row in rows]
@@ -74,20 +76,27 @@ def test_without_a_test_the_tolerance_decides(repository: Repository, run_best: 
 
 
 @pytest.mark.usefixtures("repository")
-def test_revisions_can_be_named(run_best: Best) -> None:
+def test_revisions_to_rank_can_be_passed(run_best: Best) -> None:
     rows = run_best("main")[3:]
     assert [row.split()[0] for row in rows] == ["main"]
     assert run_best("nowhere")[0].startswith("error: no revision 'nowhere' in this clone")
 
 
-def test_what_has_no_metrics_is_left_out(repository: Repository, run_best: Best) -> None:
+def test_a_revision_without_metrics_is_left_out_of_the_ranking(
+    repository: Repository, run_best: Best
+) -> None:
     repository.git("rm", "--quiet", "data/metrics.json")
     repository.commit()
     assert run_best("HEAD", "HEAD~")[-1].startswith("left out: HEAD: data/metrics.json of HEAD: no")
-    assert run_best("HEAD")[0].startswith("error: no experiment has the metric accuracy: HEAD: ")
+    assert run_best("HEAD")[0].startswith(
+        "error: found no experiment with the metric accuracy: HEAD: "
+    )
 
 
 @pytest.mark.usefixtures("repository")
-def test_a_metric_without_a_rule_has_no_direction(run_best: Best) -> None:
-    told = run_best("--metric", "errors")[0]
-    assert told == "error: params.yaml: gate: no rule for errors; it has accuracy, cross_entropy"
+def test_a_metric_without_a_rule_cannot_be_ranked_by(run_best: Best) -> None:
+    (error,) = run_best("--metric", "errors")
+    assert error == (
+        "error: params.yaml: gate: found no rule for errors;"
+        " expected one of accuracy, cross_entropy"
+    )

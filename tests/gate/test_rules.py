@@ -37,19 +37,21 @@ def test_rules_keep_the_order_of_the_file(tmp_path: Path) -> None:
         ({"tolerance": True}, "gate.accuracy.tolerance: found True"),
         ({"alpha": 0}, "gate.accuracy.alpha: found 0; expected greater than 0"),
         ({"alpha": 1}, "gate.accuracy.alpha: found 1; expected less than 1"),
-        ({"floor": None}, "gate.accuracy: expected floor, and no ceiling, where higher is better"),
-        ({"ceiling": 1}, "gate.accuracy: expected floor, and no ceiling"),
-        ({"better": "lower"}, "gate.accuracy: expected ceiling, and no floor, where lower"),
+        ({"floor": None}, "gate.accuracy: expected a floor and no ceiling where higher is better"),
+        ({"ceiling": 1}, "gate.accuracy: expected a floor and no ceiling"),
+        ({"better": "lower"}, "gate.accuracy: expected a ceiling and no floor where lower"),
         ({"tolerence": 1}, "gate.accuracy.tolerence: unknown key; did you mean tolerance?"),
-        ({"accepted": 0.95}, "gate.accuracy: expected accepted and accepted_because together"),
-        ({"accepted_because": "x"}, "gate.accuracy: expected accepted and accepted_because"),
+        ({"accepted": 0.95}, "gate.accuracy: expected both accepted and accepted_because, or"),
+        ({"accepted_because": "x"}, "gate.accuracy: expected both accepted and accepted_because"),
         (
             {"accepted": 0.8, "accepted_because": "smaller"},
-            "gate.accuracy: accepted 0.8 is beyond the floor 0.9",
+            "gate.accuracy: accepted: found 0.8; expected no value beyond the floor 0.9",
         ),
     ],
 )
-def test_a_wrong_rule_is_told(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_an_invalid_rule_is_an_error_that_names_the_key(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match="params") as error:
         load(tmp_path, {"accuracy": ACCURACY | change})
     assert message in str(error.value)
@@ -58,12 +60,12 @@ def test_a_wrong_rule_is_told(tmp_path: Path, change: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
-        ({}, "gate: no rules"),
+        ({}, "gate: found no rules"),
         (3, "gate: found 3"),
         ({"accuracy": 3}, "gate.accuracy: found 3; expected a rule: better, tolerance"),
         (
             {"accuracy": {"better": "higher", "floor": 0}},
-            "gate.accuracy.tolerance: missing; expected change for the worse that nobody minds",
+            "gate.accuracy.tolerance: missing; expected change for the worse to ignore",
         ),
         (
             {"macro_f1": ACCURACY},
@@ -71,13 +73,13 @@ def test_a_wrong_rule_is_told(tmp_path: Path, change: dict[str, Any], message: s
         ),
     ],
 )
-def test_a_wrong_section_is_told(tmp_path: Path, gate: object, message: str) -> None:
+def test_an_invalid_gate_section_is_an_error(tmp_path: Path, gate: object, message: str) -> None:
     with pytest.raises(ValueError, match="params") as error:
         load(tmp_path, gate)
     assert message in str(error.value)
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_invalid_rules_are_reported_at_once(tmp_path: Path) -> None:
     wrong = {"accuracy": ACCURACY | {"alpha": 2}, "macro_f1": {"better": "higher", "floor": 0}}
     with pytest.raises(ValueError, match="params") as error:
         load(tmp_path, wrong)
@@ -85,7 +87,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         assert f"gate.{key}:" in str(error.value)
 
 
-def test_direction_decides_what_worse_means(tmp_path: Path) -> None:
+def test_worse_means_lower_or_higher_as_the_rule_says(tmp_path: Path) -> None:
     loss = {"better": "lower", "tolerance": 0, "ceiling": 0.3, "alpha": None}
     rules = load(tmp_path, {"accuracy": ACCURACY, "loss": loss}).by_metric
     assert rules["accuracy"].worse_by(base=0.93, now=0.92) == 0.01
@@ -96,7 +98,7 @@ def test_direction_decides_what_worse_means(tmp_path: Path) -> None:
     assert not rules["loss"].is_beyond_limit(0.3)
 
 
-def test_a_difference_has_no_dust_of_floats(tmp_path: Path) -> None:
+def test_float_error_does_not_count_as_a_change(tmp_path: Path) -> None:
     rule = load(tmp_path, {"accuracy": ACCURACY}).by_metric["accuracy"]
     assert 0.928 - 0.927 > 0.001  # in floats
     assert rule.worse_by(base=0.928, now=0.927) == rule.tolerance

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from stages.gate.results import Results, parse_predictions
+from stages.gate.predictions import parse_predictions
+from stages.gate.results import Results
 from stages.gate.rules import Rule
-from stages.gate.verdict import Judged, Verdict, judge
+from stages.gate.verdict import MetricVerdict, Verdict, judge
 from tests.repositories import RULES, metrics, predictions
 
 TEN = set(range(10))  # images that the base gets wrong
@@ -22,8 +23,8 @@ def verdict(
     accepted_before: float | None = None,
     base: Collection[int] = TEN,
     **rule: Any,
-) -> tuple[Judged, Verdict]:
-    """What is said of accuracy, and all that is said."""
+) -> tuple[MetricVerdict, Verdict]:
+    """The verdict on accuracy, and the whole one."""
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"] | rule)}
     before = {} if accepted_before is None else {"accuracy": accepted_before}
     found = judge(rules, results(wrong), results(base), before, accept_new_test_set=False)
@@ -31,46 +32,49 @@ def verdict(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "rule", "word"),
+    ("wrong", "rule", "outcome"),
     [
         (TEN, {}, "same"),
         (range(12), {}, "worse, within tolerance"),  # just 0.01: two images of 200
         (range(10, 22), {"tolerance": 0}, "worse, may be noise"),  # 12 lost, 10 gained
         (range(13), {}, "worse, may be noise"),  # 3 lost, 0 gained: p = 0.25
         (range(16), {}, "WORSE"),  # 6 lost, 0 gained: p = 0.03
+        (range(16), {"alpha": 0.03125}, "WORSE"),  # p is exactly that, and counts as real
         (range(16), {"alpha": 0.01}, "worse, may be noise"),
         (range(13), {"alpha": None}, "WORSE"),
-        (range(16), {"floor": 0.92}, "WORSE"),  # at its floor is not beyond it
+        (range(16), {"floor": 0.92}, "WORSE"),  # being at the floor is not being below it
         (range(16), {"floor": 0.925}, "BEYOND ITS LIMIT"),
-        (TEN, {"floor": 0.96}, "BEYOND ITS LIMIT"),  # whatever the base had
-        (range(5), {"floor": 0.99}, "BEYOND ITS LIMIT"),  # and though it is better
+        (TEN, {"floor": 0.96}, "BEYOND ITS LIMIT"),  # whatever the base has
+        (range(5), {"floor": 0.99}, "BEYOND ITS LIMIT"),  # even if it is better
         (range(8), {}, "better, may be noise"),
         (range(8), {"alpha": None}, "better"),
         ((), {}, "better"),
     ],
 )
-def test_words(wrong: Collection[int], rule: dict[str, Any], word: str) -> None:
+def test_outcome_of_a_metric_by_its_rule(
+    wrong: Collection[int], rule: dict[str, Any], outcome: str
+) -> None:
     judged, whole = verdict(wrong, **rule)
-    assert judged.word == word
-    assert whole.failed == ([judged] if word.isupper() else [])
+    assert judged.outcome == outcome
+    assert whole.failed == ([judged] if outcome.isupper() else [])
 
 
-def test_worse_is_higher_where_lower_is_better() -> None:
+def test_a_higher_loss_is_worse() -> None:
     rules = {"cross_entropy": Rule.model_validate(RULES["cross_entropy"])}
-    words = [
-        judge(rules, results(wrong), results(TEN), {}, False).metrics[0].word
+    outcomes = [
+        judge(rules, results(wrong), results(TEN), {}, False).metrics[0].outcome
         for wrong in (range(30), (), TEN)
     ]
-    assert words == ["WORSE", "better", "same"]
+    assert outcomes == ["WORSE", "better", "same"]
 
 
-def test_a_metric_without_values_an_image_is_held_to_its_tolerance() -> None:
+def test_the_tolerance_decides_for_a_metric_without_a_paired_test() -> None:
     rule = Rule.model_validate(RULES["accuracy"] | {"alpha": None, "floor": 0})
-    for value, word in ((0.49, "worse, within tolerance"), (0.4899, "WORSE"), (0.6, "better")):
+    for value, outcome in ((0.49, "worse, within tolerance"), (0.4899, "WORSE"), (0.6, "better")):
         now = results(TEN, **{"recall.0": value})
         base = results(TEN, **{"recall.0": 0.5})
         judged = judge({"recall.0": rule}, now, base, {}, False).metrics[0]
-        assert (judged.word, judged.test) == (word, None)
+        assert (judged.outcome, judged.test) == (outcome, None)
 
 
 def test_one_failed_metric_fails_the_gate() -> None:
@@ -87,7 +91,7 @@ def test_the_change_is_now_minus_base() -> None:
     assert judged.test.interval[0] < -0.05 < judged.test.interval[1] < 0
 
 
-def test_images_lost_and_gained_with_their_classes() -> None:
+def test_images_lost_and_gained_are_counted_by_their_classes() -> None:
     _, whole = verdict({0, 1, 2, 40, 44, 41}, base={0, 1, 2, 3})
     assert whole.images
     assert whole.images.total == 200
@@ -99,35 +103,35 @@ ACCEPTED: dict[str, Any] = {"accepted": 0.9, "accepted_because": "a smaller mode
 
 
 @pytest.mark.parametrize(
-    ("errors", "word"),
+    ("errors", "outcome"),
     [(20, "worse, accepted"), (21, "WORSE"), (18, "worse, accepted"), (10, "same")],
 )
-def test_a_regression_is_accepted_down_to_its_value(errors: int, word: str) -> None:
+def test_a_regression_is_accepted_down_to_its_value(errors: int, outcome: str) -> None:
     judged, whole = verdict(range(errors), **ACCEPTED)
-    assert judged.word == word
-    told = "accuracy: accepted to 0.9: a smaller model" in whole.notes
-    assert told == (word == "worse, accepted")
+    assert judged.outcome == outcome
+    noted = "accuracy: a regression to 0.9 is accepted: a smaller model" in whole.notes
+    assert noted == (outcome == "worse, accepted")
 
 
-def test_an_acceptance_never_goes_beyond_the_floor() -> None:
-    assert verdict(range(60), **ACCEPTED, floor=0.85)[0].word == "BEYOND ITS LIMIT"
+def test_an_acceptance_does_not_lift_the_floor() -> None:
+    assert verdict(range(60), **ACCEPTED, floor=0.85)[0].outcome == "BEYOND ITS LIMIT"
 
 
 def test_an_acceptance_expires_when_the_metric_has_recovered() -> None:
-    # The base holds the entry, and has 0.95 again.
+    # The base has the entry, and 0.95 again.
     judged, whole = verdict(range(20), accepted_before=0.9, **ACCEPTED)
-    assert judged.word == "WORSE"
-    assert "has recovered from the accepted 0.9: remove gate.accuracy.accepted" in whole.notes[0]
+    assert judged.outcome == "WORSE"
+    assert "has recovered from the accepted 0.9; remove gate.accuracy.accepted" in whole.notes[0]
 
 
-def test_an_acceptance_of_another_value_is_a_new_one() -> None:
-    assert verdict(range(20), accepted_before=0.91, **ACCEPTED)[0].word == "worse, accepted"
+def test_an_acceptance_of_another_value_counts_as_new() -> None:
+    assert verdict(range(20), accepted_before=0.91, **ACCEPTED)[0].outcome == "worse, accepted"
 
 
-def test_a_merged_acceptance_stays_while_the_metric_is_low() -> None:
-    # 19 errors at the base, 20 now: within the tolerance, and nothing to remove yet.
+def test_a_merged_acceptance_need_not_be_removed_while_the_metric_is_low() -> None:
+    # 19 errors at the base, 20 now: within the tolerance, so there is nothing to remove yet.
     judged, whole = verdict(range(20), accepted_before=0.9, base=range(19), **ACCEPTED)
-    assert (judged.word, whole.notes) == ("worse, within tolerance", [])
+    assert (judged.outcome, whole.notes) == ("worse, within tolerance", [])
 
 
 def test_a_recovery_asks_to_remove_the_acceptance_and_passes() -> None:
@@ -136,38 +140,38 @@ def test_a_recovery_asks_to_remove_the_acceptance_and_passes() -> None:
     assert "accuracy has recovered from the accepted 0.9" in whole.notes[0]
 
 
-def test_another_test_set_is_not_compared_unless_accepted() -> None:
+def test_a_test_set_of_another_size_is_compared_only_if_accepted() -> None:
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
     table = predictions(range(30), images=120)
     now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
-    with pytest.raises(ValueError, match=r"test set has changed \(200 images at the base, now 120"):
+    with pytest.raises(ValueError, match=r"test set has changed \(200 images at the base, 120 now"):
         judge(rules, now, results(TEN), {}, accept_new_test_set=False)
     found = judge(rules, now, results(TEN), {}, accept_new_test_set=True)
-    assert found.metrics[0].word == "not compared"
+    assert found.metrics[0].outcome == "not compared"
     assert "the test set has changed" in found.notes[0]
     strict = {"accuracy": Rule.model_validate(RULES["accuracy"] | {"floor": 0.9})}
     assert judge(strict, now, results(TEN), {}, accept_new_test_set=True).failed
 
 
-def test_the_same_number_of_other_labels_is_another_test_set() -> None:
+def test_different_labels_make_a_different_test_set() -> None:
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
     table = predictions(TEN, labels="0124")
     now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
-    with pytest.raises(ValueError, match="50 of 200 images have another label"):
+    with pytest.raises(ValueError, match="50 of 200 images have a different label"):
         judge(rules, now, results(TEN), {}, accept_new_test_set=False)
 
 
-def test_other_pictures_with_the_same_labels_are_another_test_set() -> None:
+def test_different_pictures_make_a_different_test_set() -> None:
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
     table = predictions(TEN).replace("test/7,", "test/new,")
     now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
-    with pytest.raises(ValueError, match="1 of 200 images are other pictures"):
+    with pytest.raises(ValueError, match="1 of 200 images are different pictures"):
         judge(rules, now, results(TEN), {}, accept_new_test_set=False)
 
 
-def test_without_metrics_at_the_base_limits_alone_decide() -> None:
+def test_only_limits_apply_if_the_base_has_no_metrics() -> None:
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
     found = judge(rules, results(TEN), None, {}, accept_new_test_set=False)
     assert (found.failed, found.images) == ([], None)
-    assert found.notes == ["the base has no metrics yet: limits alone decide"]
+    assert found.notes == ["the base has no metrics yet, so only the limits apply"]
     assert judge(rules, results(range(150)), None, {}, accept_new_test_set=False).failed

@@ -4,9 +4,10 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -124,8 +125,66 @@ def test_the_first_seconds_work_is_done_without_another_process(
         outcomes(Pictures(range(200), of_number, str))
 
 
+def test_no_more_chunks_are_in_memory_than_the_processes_need() -> None:
+    class Items(Sequence[int]):
+        taken = 0
+
+        def __len__(self) -> int:
+            return 10_000
+
+        def __getitem__(self, index: Any) -> Any:
+            self.taken = index.stop
+            return range(len(self))[index]
+
+    items = Items()
+    chunks = decode(Pictures(items, of_number, str, processes=2), GREY)
+    for consumed in range(1, 20):
+        next(chunks)
+        assert items.taken <= (consumed + 2 * 2) * decoding.CHUNK
+
+
+class Program:
+    """A program that decodes in two processes, in a process group of its own."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "program.py").write_text(textwrap.dedent(source))
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, folder / "program.py", folder],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_until(self, what: str, processes: int) -> None:
+        """Wait until as many processes have told that they are at `what`."""
+        end = time.monotonic() + 20
+        while len(list(self.folder.glob(f"*{what}"))) < processes:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send what a terminal sends for Ctrl-C, to the whole group; others to the parent alone."""
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(self.process.pid, number)
+
+    def ends(self) -> tuple[int, str, str]:
+        """Exit code, output and errors, once the last process that could write to them is gone."""
+        try:
+            output, errors = self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            pytest.fail("it hangs")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.returncode, output, errors
+
+
 SLOW = """
-    import os, sys, time
+    import os, signal, sys, time
     from pathlib import Path
     from PIL import Image
     from stages.images.decoding import Pictures, decode
@@ -136,61 +195,102 @@ SLOW = """
 
     def slow(item):
         tell("while they decode")
-        time.sleep(0.2)
+        time.sleep(2)
         return Image.new("L", (1, 1)), 0
 
     if __name__ != "__main__":
         tell("while they start")
         time.sleep(0.3)
     else:
-        pictures = Pictures(range(10_000), slow, str, 2)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        tell("ready")
+        pictures = Pictures(range(1000), slow, str, 2)
         try:
-            for chunk in decode(pictures, Preprocessing(1, None, "crop")):
-                pass
+            list(decode(pictures, Preprocessing(1, None, "crop")))
         except KeyboardInterrupt:
-            print("interrupted")
+            sys.exit(130)
+"""  # a chunk takes a minute
+
+
+@pytest.mark.parametrize("when", ["while they start", "while they decode"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_no_process_outlives_its_parent(
+    tmp_path: Path, number: signal.Signals, code: int, when: str
+) -> None:
+    program = Program(tmp_path, SLOW)
+    program.wait_until(when, processes=2)
+    program.signal(number)
+    assert program.ends() == (code, "", "")
+
+
+def test_a_signal_at_any_moment_of_the_start_ends_it(tmp_path: Path) -> None:
+    numbers = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    programs = []
+    for i, number in enumerate([*numbers] * 6):
+        program = Program(tmp_path / f"{i}", SLOW)
+        program.wait_until("ready", processes=1)
+        time.sleep(i * 0.03)
+        program.signal(number)
+        programs.append(program)
+    assert [program.ends() for program in programs] == [
+        (code, "", "") for code in numbers.values()
+    ] * 6
+
+
+ENOUGH = """
+    from PIL import Image
+    from stages.decoding import Pictures, decode
+    from stages.preprocessing import Preprocessing
+
+    def large(item):
+        return Image.new("L", (1000, 1000)), item
+
+    def use_some():
+        pictures = Pictures(range(1000), large, str, 2)
+        for number, chunk in enumerate(decode(pictures, Preprocessing(1, (1000, 1000), "crop"))):
+            if number == 5:
+                raise ValueError("enough")
+
+    if __name__ == "__main__":
+        for attempt in range(4):
+            try:
+                use_some()
+            except ValueError as error:
+                print(error)
 """
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="the children are looked up in /proc")
-@pytest.mark.parametrize(
-    ("number", "when"),
-    [
-        (signal.SIGINT, "while they start"),
-        (signal.SIGINT, "while they decode"),
-        (signal.SIGKILL, "while they decode"),
-    ],
-)
-def test_no_process_outlives_its_parent(tmp_path: Path, number: signal.Signals, when: str) -> None:
-    (tmp_path / "program.py").write_text(textwrap.dedent(SLOW))
-    (tmp_path / "pids").mkdir()
-    program = subprocess.Popen(
-        [sys.executable, tmp_path / "program.py", tmp_path / "pids"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: len(list((tmp_path / "pids").glob(f"*{when}"))) == 2)
-    workers = children(program.pid)
-    if number == signal.SIGINT:  # as a terminal does: to all of them
-        for pid in workers:
-            os.kill(pid, number)
-        time.sleep(0.1)
-    program.send_signal(number)
-    out, err = program.communicate(timeout=9)  # less than a chunk takes
-    assert out == ("interrupted\n" if number == signal.SIGINT else "")
-    assert "Traceback" not in err
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+def test_an_error_where_pictures_are_used_ends_it(tmp_path: Path) -> None:
+    assert Program(tmp_path, ENOUGH).ends() == (0, "enough\n" * 4, "")
 
 
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task/{pid}/children")
-    return list(map(int, tasks.read_text().split())) if tasks.exists() else []
+HALF_SENT = """
+    import os, signal
+    from multiprocessing.connection import Connection
+    from PIL import Image
+    from stages.decoding import Pictures, decode
+    from stages.preprocessing import Preprocessing
+
+    def send_half(self, data):
+        os.write(self.fileno(), data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def half_sent(item):
+        if item == 300:
+            Connection._send = send_half
+        return Image.new("L", (1, 1)), item
+
+    if __name__ == "__main__":
+        try:
+            list(decode(Pictures(range(1000), half_sent, str, 2), Preprocessing(1, None, "crop")))
+        except OSError as error:
+            print(error)
+"""
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+def test_a_process_killed_while_it_sends_a_result_ends_it(tmp_path: Path) -> None:
+    code, output, errors = Program(tmp_path, HALF_SENT).ends()
+    assert (code, errors) == (0, "")
+    assert output.startswith("a process that decodes pictures was killed: ")

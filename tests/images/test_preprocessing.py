@@ -1,10 +1,11 @@
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import numpy as np
 import pytest
@@ -25,8 +26,10 @@ GREYS = np.array([[0, 1, 127], [128, 254, 255]], np.uint8)
 GREYS_16 = np.array([[0, 255, 256], [511, 0x8000, 0xFFFF]], np.uint16)
 
 
-def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+def encoded(image: Any, file_format: str, **options: Any) -> bytes:
+    """An image of Pillow's or an array -> the bytes of a file."""
     file = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     image.save(file, file_format, **options)
     return file.getvalue()
 
@@ -61,10 +64,10 @@ def with_alpha(colours: Pixels, alpha: list[int]) -> Image.Image:
     return Image.fromarray(np.concatenate([colours, channel], axis=2))
 
 
-def palette(alpha: bytes | None = None) -> tuple[Image.Image, dict[str, Any]]:
+def palette() -> Image.Image:
     image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3), "L")
     image.putpalette(COLOURS.tobytes())
-    return image, {} if alpha is None else {"transparency": alpha}
+    return image
 
 
 def of_grey(values: Any) -> Pixels:
@@ -72,82 +75,58 @@ def of_grey(values: Any) -> Pixels:
 
 
 CHECKERS = np.array([[True, False, True], [False, False, True]])
+RED_IMAGE, BLUE_IMAGE = (Image.new("RGB", (3, 2), colour) for colour in (RED, BLUE))
+BLACK_AS_WHITE = np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8)
+HALF_CLEAR = with_alpha(COLOURS, [255, 0])
 CLEAR = np.where(np.arange(6).reshape(2, 3, 1) % 2 == 0, COLOURS, 255).astype(np.uint8)
 LA = Image.merge("LA", [Image.fromarray(GREYS), Image.new("L", (3, 2), 0)])
-FIRST_LEFT_OUT = np.where(GREYS_16 == 256, 255, GREYS_16 >> 8)
+HIGH_BYTES = GREYS_16 >> 8
+ONE_TRANSPARENT = np.where(GREYS_16 == 256, 255, HIGH_BYTES)
 PICTURES: dict[str, tuple[bytes, Pixels]] = {
-    "PNG, 1 bit": (encoded(Image.fromarray(CHECKERS), "PNG"), of_grey(CHECKERS * 255)),
-    "PNG, grey": (encoded(Image.fromarray(GREYS), "PNG"), of_grey(GREYS)),
+    "PNG, 1 bit": (encoded(CHECKERS, "PNG"), of_grey(CHECKERS * 255)),
+    "PNG, grey": (encoded(GREYS, "PNG"), of_grey(GREYS)),
     "PNG, grey, a grey transparent": (
-        encoded(Image.fromarray(GREYS), "PNG", transparency=1),
+        encoded(GREYS, "PNG", transparency=1),
         of_grey(np.where(GREYS == 1, 255, GREYS)),
     ),
     "PNG, grey with alpha": (encoded(LA, "PNG"), of_grey(np.full((2, 3), 255))),
-    "PNG, colour": (encoded(Image.fromarray(COLOURS), "PNG"), COLOURS),
+    "PNG, colour": (encoded(COLOURS, "PNG"), COLOURS),
     "PNG, colour, a colour transparent": (
-        encoded(Image.fromarray(COLOURS), "PNG", transparency=BLACK),
-        np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8),
+        encoded(COLOURS, "PNG", transparency=BLACK),
+        BLACK_AS_WHITE,
     ),
-    "PNG, colour with alpha": (encoded(with_alpha(COLOURS, [255, 0]), "PNG"), CLEAR),
-    "PNG, palette": (encoded(palette()[0], "PNG"), COLOURS),
-    "PNG, palette with alpha": (
-        encoded(palette()[0], "PNG", transparency=bytes([255, 0] * 3)),
-        CLEAR,
-    ),
-    "PNG, 16 bits": (encoded(Image.fromarray(GREYS_16), "PNG"), of_grey(GREYS_16 >> 8)),
+    "PNG, colour with alpha": (encoded(HALF_CLEAR, "PNG"), CLEAR),
+    "PNG, palette": (encoded(palette(), "PNG"), COLOURS),
+    "PNG, palette with alpha": (encoded(palette(), "PNG", transparency=bytes([255, 0] * 3)), CLEAR),
+    "PNG, 16 bits": (encoded(GREYS_16, "PNG"), of_grey(HIGH_BYTES)),
     "PNG, 16 bits, a grey transparent": (
-        encoded(Image.fromarray(GREYS_16), "PNG", transparency=256),
-        of_grey(FIRST_LEFT_OUT),
+        encoded(GREYS_16, "PNG", transparency=256),
+        of_grey(ONE_TRANSPARENT),
     ),
-    "TIFF, 16 bits": (encoded(Image.fromarray(GREYS_16), "TIFF"), of_grey(GREYS_16 >> 8)),
+    "TIFF, 16 bits": (encoded(GREYS_16, "TIFF"), of_grey(HIGH_BYTES)),
     "TIFF, 16 bits, high byte first": (
-        encoded(Image.fromarray(GREYS_16.astype(">u2")), "TIFF"),
-        of_grey(GREYS_16 >> 8),
+        encoded(GREYS_16.astype(">u2"), "TIFF"),
+        of_grey(HIGH_BYTES),
     ),
-    "TIFF, 32 bits": (
-        encoded(Image.fromarray(GREYS_16.astype(np.int32)), "TIFF"),
-        of_grey(GREYS_16 >> 8),
-    ),
-    "PGM, 16 bits": (
-        b"P5\n3 2\n65535\n" + GREYS_16.astype(">u2").tobytes(),
-        of_grey(GREYS_16 >> 8),
-    ),
-    "TIFF, compressed": (
-        encoded(Image.fromarray(COLOURS), "TIFF", compression="tiff_lzw"),
-        COLOURS,
-    ),
-    "TIFF, CMYK": (
-        encoded(Image.fromarray(COLOURS[:1]).convert("CMYK"), "TIFF"),
-        COLOURS[:1],
-    ),
-    "WebP, lossless with alpha": (
-        encoded(with_alpha(COLOURS, [255, 0]), "WEBP", lossless=True),
-        CLEAR,
-    ),
-    "GIF": (encoded(palette()[0], "GIF"), COLOURS),
-    "GIF, a colour transparent": (
-        encoded(palette()[0], "GIF", transparency=4),
-        np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8),
-    ),
+    "TIFF, 32 bits": (encoded(GREYS_16.astype(np.int32), "TIFF"), of_grey(HIGH_BYTES)),
+    "PGM, 16 bits": (b"P5\n3 2\n65535\n" + GREYS_16.astype(">u2").tobytes(), of_grey(HIGH_BYTES)),
+    "TIFF, compressed": (encoded(COLOURS, "TIFF", compression="tiff_lzw"), COLOURS),
+    "TIFF, CMYK": (encoded(Image.fromarray(COLOURS[:1]).convert("CMYK"), "TIFF"), COLOURS[:1]),
+    "WebP, lossless with alpha": (encoded(HALF_CLEAR, "WEBP", lossless=True), CLEAR),
+    "GIF": (encoded(palette(), "GIF"), COLOURS),
+    "GIF, a colour transparent": (encoded(palette(), "GIF", transparency=4), BLACK_AS_WHITE),
     "GIF, animated": (
-        encoded(
-            Image.new("RGB", (3, 2), "red"),
-            "GIF",
-            save_all=True,
-            append_images=[Image.new("RGB", (3, 2), "blue")],
-        ),
+        encoded(RED_IMAGE, "GIF", save_all=True, append_images=[BLUE_IMAGE]),
         np.full((2, 3, 3), RED, np.uint8),
     ),
-    "BMP": (encoded(Image.fromarray(COLOURS), "BMP"), COLOURS),
-    "PPM": (encoded(Image.fromarray(COLOURS), "PPM"), COLOURS),
-    "PBM": (encoded(Image.fromarray(CHECKERS), "PPM"), of_grey(CHECKERS * 255)),
+    "BMP": (encoded(COLOURS, "BMP"), COLOURS),
+    "PPM": (encoded(COLOURS, "PPM"), COLOURS),
+    "PBM": (encoded(CHECKERS, "PPM"), of_grey(CHECKERS * 255)),
 }
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_each_kind_of_lossless_picture_has_the_pixels_that_it_shows(
-    tmp_path: Path, name: str
-) -> None:
+def test_every_lossless_format_is_decoded_exactly(tmp_path: Path, name: str) -> None:
     content, expected = PICTURES[name]
     (tmp_path / "picture").write_bytes(content)
     np.testing.assert_array_equal(pixels(tmp_path / "picture", channels=3), expected)
@@ -158,7 +137,7 @@ def test_each_kind_of_lossless_picture_has_the_pixels_that_it_shows(
     ("file_format", "mode"),
     [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("WEBP", "RGB"), ("WEBP", "RGBA")],
 )
-def test_a_lossy_picture_has_about_the_pixels_that_were_saved(
+def test_lossy_formats_are_decoded_approximately(
     tmp_path: Path, file_format: str, mode: str
 ) -> None:
     colour = (90, 90, 90) if mode == "L" else (200, 100, 50)
@@ -170,7 +149,7 @@ def test_a_lossy_picture_has_about_the_pixels_that_were_saved(
 
 
 @given(alpha=st.integers(0, 255), colour=st.tuples(*[st.integers(0, 255)] * 3))
-def test_half_transparent_pixels_let_white_through(
+def test_half_transparent_pixels_are_blended_with_white(
     alpha: int, colour: tuple[int, int, int]
 ) -> None:
     image = Image.new("RGBA", (1, 1), (*colour, alpha))
@@ -187,7 +166,7 @@ def test_half_transparent_pixels_let_white_through(
         (np.full((2, 2), -1, np.int32), "pixels beyond 16 bits, whose white is unknown"),
     ],
 )
-def test_pixels_whose_white_is_unknown_are_refused(
+def test_pixels_whose_white_level_is_unknown_are_refused(
     tmp_path: Path, values: Any, reason: str
 ) -> None:
     Image.fromarray(values).save(tmp_path / "picture.tif")
@@ -211,9 +190,7 @@ AS_STORED: dict[int, Callable[[Pixels], Pixels]] = {
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", AS_STORED)
-def test_a_picture_is_upright_as_its_exif_says(
-    tmp_path: Path, file_format: str, orientation: int
-) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, file_format: str, orientation: int) -> None:
     upright = np.kron(COLOURS, np.ones((16, 16, 1), np.uint8))  # blocks, which JPEG keeps
     stored = Image.fromarray(np.ascontiguousarray(AS_STORED[orientation](upright)))
     options: dict[str, dict[str, Any]] = {
@@ -239,7 +216,7 @@ def test_a_picture_is_upright_as_its_exif_says(
         exif(9).tobytes(),
     ],
 )
-def test_broken_exif_turns_nothing(tmp_path: Path, file_format: str, tags: bytes) -> None:
+def test_broken_exif_is_ignored(tmp_path: Path, file_format: str, tags: bytes) -> None:
     Image.new("L", (3, 2), 90).save(tmp_path / "picture", file_format, exif=tags)
     assert pixels(tmp_path / "picture", 1).tolist() == [[90] * 3] * 2
 
@@ -248,7 +225,7 @@ FITS: tuple[Literal["crop", "pad"], ...] = ("crop", "pad")
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_a_picture_of_the_same_shape_is_resized_as_pillow_does(
+def test_a_picture_of_the_same_shape_is_resized_with_a_bicubic_filter(
     fit: Literal["crop", "pad"],
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
@@ -258,7 +235,7 @@ def test_a_picture_of_the_same_shape_is_resized_as_pillow_does(
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
 
-def test_crop_takes_the_centre() -> None:
+def test_crop_keeps_the_centre() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 50), np.uint8)
     centre = Image.fromarray(noise).resize((10, 10), Image.Resampling.BICUBIC, box=(15, 0, 35, 20))
     np.testing.assert_array_equal(
@@ -266,7 +243,7 @@ def test_crop_takes_the_centre() -> None:
     )
 
 
-def test_pad_lies_in_the_centre_of_black() -> None:
+def test_pad_centres_the_picture_on_black() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 50), np.uint8)
     inner = np.asarray(Image.fromarray(noise).resize((10, 4), Image.Resampling.BICUBIC))
     expected = np.zeros((10, 10), np.uint8)
@@ -279,7 +256,7 @@ sides = st.integers(1, 60) | st.just(5000)
 
 
 @given(width=sides, height=sides, size=st.tuples(st.integers(1, 30), st.integers(1, 30)))
-def test_every_shape_comes_to_the_size(width: int, height: int, size: tuple[int, int]) -> None:
+def test_every_shape_is_resized_to_the_size(width: int, height: int, size: tuple[int, int]) -> None:
     white = Image.new("L", (width, height), 255)
     cropped = np.asarray(Preprocessing(1, size, "crop")(white))
     assert cropped.shape == size
@@ -297,7 +274,9 @@ def test_every_shape_comes_to_the_size(width: int, height: int, size: tuple[int,
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_a_picture_of_the_size_keeps_its_bytes(tmp_path: Path, fit: Literal["crop", "pad"]) -> None:
+def test_a_picture_of_the_right_size_keeps_its_bytes(
+    tmp_path: Path, fit: Literal["crop", "pad"]
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "picture.png")
     np.testing.assert_array_equal(pixels(tmp_path / "picture.png", 3, (7, 9), fit), noise)
@@ -347,38 +326,68 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_whole_picture_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+def test_a_broken_picture_is_refused_with_a_one_line_reason(tmp_path: Path, name: str) -> None:
     content, reason = BROKEN[name]
     (tmp_path / "picture.png").write_bytes(content)
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}") as error, bombs_refused():
         open_picture(tmp_path / "picture.png")
-    assert_one_line_of_no_machine(str(error.value), tmp_path)
+    assert_reason_is_portable(str(error.value), tmp_path)
 
 
-def assert_one_line_of_no_machine(reason: str, tmp_path: Path) -> None:
+def assert_reason_is_portable(reason: str, tmp_path: Path) -> None:
     assert reason.isprintable()
     assert str(tmp_path) not in reason
     assert " at 0x" not in reason
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
     for name, reason in [
         ("missing.png", "No such file or directory"),
         ("dangling.png", "No such file or directory"),
         ("folder.png", "Is a directory"),
+        ("pipe.png", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
     ]:
         with pytest.raises(ValueError, match=f"^{reason}$"):
             open_picture(tmp_path / name)
 
 
-def test_a_file_of_another_suffix_is_read_by_its_content(tmp_path: Path) -> None:
+def test_whatever_pillow_raises_for_a_picture_makes_it_unreadable(tmp_path: Path) -> None:
+    content = encoded(palette(), "PNG")
+    start = content.index(b"PLTE") - 4
+    length = int.from_bytes(content[start : start + 4], "big") + 12
+    (tmp_path / "picture").write_bytes(content[:start] + content[start + length :])
+    with pytest.raises(ValueError, match=r"^cannot be decoded \(AssertionError\)$"):
+        pixels(tmp_path / "picture")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), Image.DecompressionBombError("too large")])
+def test_a_picture_beyond_the_memory_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def raises(*_: object, **__: object) -> Never:
+        raise error
+
+    picture = Image.new("RGB", (2, 2))
+    picture.save(tmp_path / "picture", "PNG")
+    monkeypatch.setattr(Image.Image, "convert", raises)
+    monkeypatch.setattr(Image, "open", raises)
+    match = "^(more pixels than there is memory for|too large)$"
+    with pytest.raises(ValueError, match=match):
+        Preprocessing(1, None, "crop")(picture)
+    with pytest.raises(ValueError, match=match):
+        open_picture(tmp_path / "picture")
+
+
+def test_the_format_is_recognised_by_content_not_suffix(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).save(tmp_path / "picture.jpg", "PNG")
     np.testing.assert_array_equal(pixels(tmp_path / "picture.jpg"), COLOURS)
 
 
-def test_warnings_are_as_before_after_bombs_were_refused() -> None:
+def test_warnings_are_restored_after_bombs_were_refused() -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         with bombs_refused():
@@ -398,7 +407,7 @@ change = st.tuples(st.integers(0, 2**16), st.binary(max_size=4), st.integers(0, 
 
 @settings(max_examples=400)
 @given(content=st.sampled_from(WHOLE), changes=st.lists(change, min_size=1, max_size=4))
-def test_no_change_of_bytes_leads_to_another_error_than_of_value(
+def test_corrupted_pictures_raise_only_value_errors(
     tmp_path_factory: pytest.TempPathFactory,
     content: bytes,
     changes: list[tuple[int, bytes, int]],
@@ -412,4 +421,4 @@ def test_no_change_of_bytes_leads_to_another_error_than_of_value(
         for channels in (1, 3):
             assert pixels(path, channels, (5, 4), "pad").shape[:2] == (5, 4)
     except ValueError as error:
-        assert_one_line_of_no_machine(str(error), path.parent)
+        assert_reason_is_portable(str(error), path.parent)

@@ -1,5 +1,6 @@
 import bz2
 import json
+import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
 from stages.images.preprocessing import Preprocessing
-from stages.images.readers import Source, SourceSplit, read_idx, read_source
+from stages.images.readers import Dataset, RawSplit, read_dataset, read_idx
 from stages.sources.wheels import idx_bytes
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -80,14 +81,14 @@ def test_a_malformed_idx_file_is_refused_with_the_reason(
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"\bIDX\b|header") as error:
         read_idx(path, 2)
-    assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` makes it anew"
+    assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` regenerates it"
 
 
 def test_a_missing_idx_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
     assert str(error.value) == (
-        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` makes it anew"
+        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` regenerates it"
     )
 
 
@@ -114,18 +115,18 @@ def idx(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def idx_source(idx: Path) -> Iterator[Source]:
+def idx_dataset(idx: Path) -> Iterator[Dataset]:
     """What is read of it; its files stay open as long as a stage runs."""
-    source = read_source(idx)
-    yield source
-    for split in (source.train, source.test):
+    dataset = read_dataset(idx)
+    yield dataset
+    for split in (dataset.train, dataset.test):
         assert split
         assert split.stored
         split.stored.file.close()
 
 
-def split_of(source: Source, name: str) -> SourceSplit:
-    split = source.train if name == "train" else source.test
+def split_of(dataset: Dataset, name: str) -> RawSplit:
+    split = dataset.train if name == "train" else dataset.test
     assert split is not None
     return split
 
@@ -135,11 +136,11 @@ def split_of(source: Source, name: str) -> SourceSplit:
     [("train", IMAGES, [2, 0, 1]), ("test", IMAGES[:2] + 100, [1, 1])],
 )
 def test_idx_files_are_read_with_their_labels(
-    idx_source: Source, name: str, images: Bytes, labels: list[int]
+    idx_dataset: Dataset, name: str, images: Bytes, labels: list[int]
 ) -> None:
-    source = idx_source
-    assert source.classes == ("zero", "one", "two")
-    split = split_of(source, name)
+    dataset = idx_dataset
+    assert dataset.classes == ("zero", "one", "two")
+    split = split_of(dataset, name)
     assert split.stored is not None
     assert split.stored.shape == (1, 5, 4)
     assert split.stored.labels.tolist() == labels
@@ -155,9 +156,9 @@ def test_idx_files_are_read_with_their_labels(
 
 @pytest.mark.parametrize(("name", "expected"), [("train", 3), ("test", 2)])
 def test_idx_images_are_named_by_split_and_number(
-    idx_source: Source, name: str, expected: int
+    idx_dataset: Dataset, name: str, expected: int
 ) -> None:
-    split = split_of(idx_source, name)
+    split = split_of(idx_dataset, name)
     names = [split.pictures.name_of(item) for item in split.pictures.items]
     assert names == [f"{name}/{i}" for i in range(expected)]
     assert split.name == name
@@ -179,7 +180,7 @@ def test_idx_labels_that_do_not_fit_the_images_are_refused(
         read_dataset(idx)
 
 
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
 def test_a_missing_idx_file_is_named(idx: Path, name: str) -> None:
     (idx / name).unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(str(idx / name))):
@@ -187,15 +188,36 @@ def test_a_missing_idx_file_is_named(idx: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"]
+    "content",
+    [
+        *("", "[]", "{}", "null", '{"format": "csv"}', '{"format": ["idx"]}', "\udcff"),
+        *('{"format": "idx"}', '{"format": "idx", "classes": 3}'),
+        *('{"format": "idx", "classes": ["a", 1]}', '{"format": "torchvision", "class": "USPS"}'),
+        *("[" * 100_000, '{"a":' * 100_000),
+    ],
+    ids=lambda content: content[:40],
 )
-def test_a_folder_without_a_known_format_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_malformed_description_of_a_data_set_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "dataset.json"
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{path}: no such file; `dvc repro -f")):
-        read_source(tmp_path)
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: does not name a known format"):
-        read_source(tmp_path)
+    message = f"^{re.escape(str(path))}: not the description of a data set \\(.*\\); `dvc repro -f"
+    with pytest.raises(ValueError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_a_description_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+    message = re.escape(f"{tmp_path / 'dataset.json'}: no such file; `dvc repro -f")
+    with pytest.raises(FileNotFoundError, match=message):
+        read_dataset(tmp_path)
+    os.mkfifo(tmp_path / "dataset.json")
+    with pytest.raises(FileNotFoundError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_an_unknown_torchvision_class_is_an_error(tmp_path: Path) -> None:
+    describe(tmp_path, **{"format": "torchvision", "class": "None", "train": {}, "test": {}})
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}: None: module"):
+        read_dataset(tmp_path)
 
 
 def picture(path: Path, value: int = 0) -> None:
@@ -208,11 +230,11 @@ def test_a_folder_of_pictures_is_read_in_the_order_of_names(tmp_path: Path) -> N
     names = ["b/2.png", "b/10.png", "a b/x.png", "猫/一.png", "a b/deeper/y.png"]
     for value, name in enumerate(names):
         picture(tmp_path / "train" / name, value)
-    source = read_source(tmp_path)
-    assert source.test is None
-    assert source.classes == ("a b", "b", "猫")
-    assert source.train.stored is None
-    pictures = source.train.pictures
+    dataset = read_dataset(tmp_path)
+    assert dataset.test is None
+    assert dataset.classes == ("a b", "b", "猫")
+    assert dataset.train.stored is None
+    pictures = dataset.train.pictures
     assert [pictures.name_of(item) for item in pictures.items] == [
         *("train/a b/deeper/y.png", "train/a b/x.png", "train/b/10.png", "train/b/2.png"),
         "train/猫/一.png",
@@ -226,9 +248,9 @@ def test_a_label_is_the_same_class_in_both_splits(tmp_path: Path) -> None:
     describe(tmp_path, format="pictures")
     for name in ("train/a/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png"):
         picture(tmp_path / name)
-    source = read_source(tmp_path)
-    assert source.classes == ("a", "b", "c")
-    for split, labels in ((source.train, [0, 2]), (split_of(source, "test"), [1, 2])):
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("a", "b", "c")
+    for split, labels in ((dataset.train, [0, 2]), (split_of(dataset, "test"), [1, 2])):
         assert [split.pictures.open_item(item)[1] for item in split.pictures.items] == labels
 
 
@@ -245,10 +267,10 @@ def test_a_torchvision_data_set_in_memory_is_read(tmp_path: Path) -> None:
     ]
     for name, of_split in (("usps.bz2", lines[:2]), ("usps.t.bz2", lines[2:])):
         (tmp_path / name).write_bytes(bz2.compress("\n".join(of_split).encode()))
-    source = read_source(tmp_path)
-    assert (source.classes, source.names) == (None, ())
+    dataset = read_dataset(tmp_path)
+    assert (dataset.classes, dataset.label_names) == (None, ())
     for split, expected in (("train", [2, 0]), ("test", [9])):
-        pictures = split_of(source, split).pictures
+        pictures = split_of(dataset, split).pictures
         assert pictures.processes == 1
         assert pictures.name_of(pictures.items[-1]) == f"{split}/{len(expected) - 1}"
         reference = datasets.USPS(tmp_path, train=split == "train")
@@ -273,9 +295,9 @@ def of_torchvision(tmp_path: Path) -> Path:
 
 
 def test_a_torchvision_data_set_of_files_is_read(of_torchvision: Path) -> None:
-    source = read_source(of_torchvision)
-    assert (source.classes, source.names) == (None, ("negative", "positive"))
-    pictures = split_of(source, "test").pictures
+    dataset = read_dataset(of_torchvision)
+    assert (dataset.classes, dataset.label_names) == (None, ("negative", "positive"))
+    pictures = split_of(dataset, "test").pictures
     assert pictures.processes is None
     image, label = pictures.open_item(pictures.items[2])
     assert (image.mode, label, image.getpixel((0, 0))) == ("RGB", 1, (2, 2, 2))
@@ -288,15 +310,15 @@ def test_a_torchvision_data_set_of_files_is_read(of_torchvision: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"no picture", "no picture in a format that Pillow knows"),
-        (b"", "no picture in a format that Pillow knows"),
+        (b"no picture", "not in a format that Pillow knows"),
+        (b"", "not in a format that Pillow knows"),
         (None, "No such file or directory"),
     ],
 )
 def test_a_broken_torchvision_picture_is_unreadable_with_the_reason(
     of_torchvision: Path, content: bytes | None, reason: str
 ) -> None:
-    pictures = read_source(of_torchvision).train.pictures
+    pictures = read_dataset(of_torchvision).train.pictures
     path = of_torchvision / "rendered-sst2" / "train" / "positive" / "1.png"
     path.unlink()
     if content is not None:
@@ -309,4 +331,4 @@ def test_files_missing_for_torchvision_are_an_error(of_torchvision: Path) -> Non
     (of_torchvision / "rendered-sst2").rename(of_torchvision / "elsewhere")
     message = f"{of_torchvision}: RenderedSST2: Dataset not found"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}.*dvc repro -f download"):
-        read_source(of_torchvision)
+        read_dataset(of_torchvision)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stages.formats.split_file import write_split
 from stages.images import stored_images
-from stages.images.stored_images import StoredImages, write_split
+from stages.images.stored_images import StoredImages
 
 Shape = tuple[int, int, int]
 shapes = st.tuples(*[st.integers(1, 4)] * 3)
@@ -23,9 +24,11 @@ def images_of(n: int, shape: Shape) -> NDArray[np.uint8]:
 
 
 def stored(path: Path, images: NDArray[np.uint8], offset: int = 0) -> StoredImages:
+    """Image i has label i and is named "i"."""
     path.write_bytes(bytes(offset) + images.tobytes() + b"what comes after")
-    channels, height, width = images.shape[1:]
-    return StoredImages(path.open("rb"), offset, (channels, height, width), np.arange(len(images)))
+    (n, channels, height, width), every = images.shape, np.arange(len(images))
+    names = [str(i) for i in range(n)]
+    return StoredImages(path.open("rb"), offset, (channels, height, width), every, every, names)
 
 
 lines = st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))
@@ -64,41 +67,42 @@ def test_a_split_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@given(n=st.integers(0, 9), shape=shapes, offset=st.integers(0, 20), at_a_time=st.integers(1, 40))
-def test_chunks_are_all_the_images_in_order(
-    tmp_path_factory: pytest.TempPathFactory, n: int, shape: Shape, offset: int, at_a_time: int
+@given(
+    chosen=st.lists(st.booleans(), max_size=9),
+    shape=shapes,
+    offset=st.integers(0, 20),
+    at_a_time=st.integers(1, 40),
+)
+def test_chunks_are_the_images_of_the_subset_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    chosen: list[bool],
+    shape: Shape,
+    offset: int,
+    at_a_time: int,
 ) -> None:
-    images = images_of(n, shape)
+    images, mask = images_of(len(chosen), shape), np.array(chosen, np.bool_)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stored_images, "CHUNK_BYTES", at_a_time)
-        of_file = stored(tmp_path_factory.getbasetemp() / "stored", images, offset)
-        chunks = list(of_file.chunks())
-        of_file.file.close()
-    assert len(of_file) == n
+        whole = stored(tmp_path_factory.getbasetemp() / "stored", images, offset)
+        subset = whole.subset(mask)
+        chunks = list(subset.chunks())
+        np.testing.assert_array_equal(np.concatenate([images[:0], *whole.chunks()]), images)
+        whole.file.close()
     assert all(len(chunk) == 1 or chunk.nbytes <= at_a_time for chunk in chunks)
-    np.testing.assert_array_equal(np.concatenate([images[:0], *chunks]), images)
+    np.testing.assert_array_equal(np.concatenate([images[:0], *chunks]), images[mask])
+    assert len(subset) == sum(chosen)
+    assert subset.labels.tolist() == np.flatnonzero(mask).tolist()
+    assert subset.names == [str(i) for i in subset.labels]
 
 
-@given(chosen=st.sets(st.integers(0, 8)), at_a_time=st.integers(1, 40))
-def test_the_chosen_are_those_at_the_indices(
-    tmp_path_factory: pytest.TempPathFactory, chosen: set[int], at_a_time: int
+def test_two_readers_of_one_file_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, indices = images_of(9, (1, 2, 2)), np.array(sorted(chosen), np.int64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored_images, "CHUNK_BYTES", at_a_time)
-        of_file = stored(tmp_path_factory.getbasetemp() / "stored", images, 3)
-        found = [images[:0], *of_file.chosen(indices)]
-        of_file.file.close()
-    np.testing.assert_array_equal(np.concatenate(found), images[indices])
-
-
-def test_two_can_read_in_turns(tmp_path: Path) -> None:
     images = images_of(4, (1, 2, 2))
     of_file = stored(tmp_path / "stored", images)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stored_images, "CHUNK_BYTES", 4)
-        for one, other in zip(of_file.chunks(), of_file.chunks(), strict=True):
-            np.testing.assert_array_equal(one, other)
+    monkeypatch.setattr(stored_images, "CHUNK_BYTES", 4)
+    for one, other in zip(of_file.chunks(), of_file.chunks(), strict=True):
+        np.testing.assert_array_equal(one, other)
     of_file.file.close()
 
 
@@ -109,11 +113,10 @@ def test_memory_does_not_grow_with_the_number_of_images(
 
     def peak(n: int) -> int:
         of_file = stored(tmp_path / "stored", np.zeros((n, 1, 32, 32), np.uint8))
-        labels, every_other = np.zeros(n // 2, np.int64), np.arange(0, n, 2)
-        names = map(str, every_other)
+        half = of_file.subset(np.arange(n) % 2 == 0)
         tracemalloc.start()
-        chosen: Any = of_file.chosen(every_other)
-        write_split(tmp_path / "split", chosen, (1, 32, 32), labels, names, ["a"], "crop")
+        chunks: Any = half.chunks()
+        write_split(tmp_path / "split", chunks, half.shape, half.labels, half.names, ["a"], "crop")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         of_file.file.close()

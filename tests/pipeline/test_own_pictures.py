@@ -134,7 +134,9 @@ def test_every_param_of_tensorize_reruns_it_back_and_forth(own: Path) -> None:
 def test_a_broken_picture_is_left_out_and_listed_if_one_says_so(own: Path) -> None:
     broken = own / "pictures/animals/a dog/broken.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(AssertionError, match=r"cannot be read: train/a dog/broken\.png \("):
+    with pytest.raises(
+        AssertionError, match=r"unreadable pictures: found 1, such as train/a dog/broken\.png \("
+    ):
         run(own, "dvc", "repro")
     run(own, "dvc", "exp", "run", "-S", "tensorize.skip_broken=true")
     with (own / "data/skipped.csv").open(encoding="utf-8") as file:

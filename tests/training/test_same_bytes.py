@@ -15,10 +15,18 @@ import pytest
 import yaml
 
 from stages.formats.split_file import LabelledImages
-from stages.verify import KEEP_OFTEN, KERNELS
+from stages.verify import KERNELS
 from tests.conftest import ROOT
 
 Make = Callable[..., LabelledImages]
+
+# Keeps the state often enough to be killed with one, whatever the length of the run.
+KEEP_OFTEN = """
+import runpy, sys
+import stages.training.checkpoint
+stages.training.checkpoint.SECONDS = 0.2
+runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
+"""
 
 # Prints the hash of the model and of the history for every optimizer and schedule; with `float32`,
 # the same loop in float32.
