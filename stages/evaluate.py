@@ -5,7 +5,6 @@ one prediction per test image, and a folder of plots. Every number is a sum over
 divided once, in float64, and published with six decimals: `batch_size` changes none of them.
 """
 
-import json
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +13,8 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 from typer import Option
 
+from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
-from stages.base.csv_text import csv_text
 from stages.base.params import Integer, Params
 from stages.base.whole_files import write_text
 from stages.formats.model_file import Model
@@ -90,11 +89,12 @@ def evaluate(
         [test.classes[label] for label in predictions.actual.tolist()],
         [test.classes[label] for label in predictions.predicted.tolist()],
         predictions.loss.tolist(),
+        predictions.confidence.tolist(),
         strict=True,
     )
-    write_text(predictions_path, csv_text(("picture", "actual", "predicted", "loss"), rows))
-    text = json.dumps(measured, ensure_ascii=False, indent=2, sort_keys=True)
-    write_text(metrics_path, f"{text}\n")
+    columns = ("picture", "actual", "predicted", "loss", "confidence")
+    write_text(predictions_path, csv_text(columns, rows))
+    write_text(metrics_path, json_text(measured))
     print(
         f"accuracy {measured['accuracy']:.2%}, {measured['errors']} errors in {len(test)} images;"
         f" balanced accuracy {measured['balanced_accuracy']:.2%};"

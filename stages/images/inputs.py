@@ -9,23 +9,24 @@ from threadpoolctl import threadpool_limits
 
 from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import Features, Images
-from stages.images import features
 from stages.images.decoding import cpus
+from stages.images.features import deskew, gradient_features
+from stages.images.features import feature_count as gradient_feature_count
 
 
 def feature_count(spec: InputSpec) -> int:
     """D, the number of features of an image."""
     if spec.features == "gradients":
-        return features.feature_count(spec.channels)
+        return gradient_feature_count(spec.channels)
     return prod(spec.image_shape)
 
 
 def compute_features(images: Images, spec: InputSpec) -> Features:
     """Images (N, C, H, W) -> features (N, D)."""
     if spec.deskew:
-        images = features.deskew(images)
+        images = deskew(images)
     if spec.features == "gradients":
-        return features.gradient_features(images)
+        return gradient_features(images)
     return images.reshape(len(images), prod(spec.image_shape))
 
 

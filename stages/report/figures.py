@@ -59,7 +59,8 @@ def contributions(model: Model, split: Split, batch_size: int) -> NDArray[np.flo
     own = sums / np.maximum(images, 1)
     others = (sums.sum(0) - sums) / np.maximum(images.sum() - images, 1)
     weight = (model.weight - model.weight.mean(0)) / 255
-    return np.where(weight > 0, weight * own, weight * others)
+    added: NDArray[np.float64] = np.where(weight > 0, weight * own, weight * others)
+    return added
 
 
 def strokes_figure(cells: NDArray[np.float64], classes: Sequence[str]) -> str:

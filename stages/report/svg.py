@@ -158,11 +158,12 @@ def strokes(strength: NDArray[np.float64]) -> str:
     """Edges in a grid of cells as a drawing of a figure: red above zero, blue below.
 
     strength: (B, G, G) in [-1, 1], for B edge directions in equal steps of half a turn, the first
-    one upright. Coordinates are integers and strengths a few steps, so that the bytes do not hang
-    on the last bits of a float.
+    one upright. The colour grows with the square root of the strength, in a few steps, so that weak
+    edges can be seen and the bytes do not depend on the last bits of a float.
     """
     directions, grid, _ = strength.shape
-    levels = np.rint(STROKE_LEVELS * strength).astype(np.int64)
+    visible = np.sign(strength) * np.sqrt(np.abs(strength))
+    levels = np.rint(STROKE_LEVELS * visible).astype(np.int64)
     paths = []
     for level in np.unique(levels[levels != 0]).tolist():
         path = ""
