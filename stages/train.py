@@ -1,9 +1,9 @@
 """Labelled features -> a fitted logistic regression and the history of its loss.
 
-In: two splits, made by `tensorize`.  Out: the model, a row of history every `eval_every` iterations,
-and the metrics on the validation split, which params are chosen by. Everything is computed in
-float64 and published in float32 or with six decimals, so that the same params give the same bytes
-on every machine, whatever its threads or device.
+In: two splits, made by `tensorize`.  Out: the model, a row of history every `eval_every`
+iterations, and the metrics on the validation split, which params are chosen by. Everything is
+computed in float64 and published in float32 or with six decimals, so that the same params give the
+same bytes on every machine, whatever its threads or device.
 """
 
 import os
