@@ -5,22 +5,23 @@ one prediction per test image, and a folder of plots. Every number is a sum over
 divided once, in float64, and published with six decimals: `batch_size` changes none of them.
 """
 
-import json
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 from typer import Option
 
+from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
-from stages.base.csv_text import csv_text
 from stages.base.params import Integer, Params
 from stages.base.whole_files import write_text
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
+from stages.images.features import gradient_cells
 from stages.report.confusion_matrix import Confusion, confusions, matrix_figure
-from stages.report.figures import mistakes_figure, weights_figure
+from stages.report.figures import contributions, mistakes_figure, strokes_figure, weights_figure
 from stages.report.metrics import Bin, confusion_counts, metrics, predict, reliability
 
 
@@ -47,20 +48,29 @@ def evaluate(
     plots: Path,
 ) -> None:
     """Read the model and the test split, predict, write what came out."""
-    model, test = Model.load(model_path), LabelledImages.load(test_path)
-    if (test.classes, test.image_shape) != (model.classes, model.image_shape):
+    model, test = Model.load(model_path), Split.load(test_path)
+    if (test.classes, test.spec, test.features.shape[1]) != (
+        model.classes,
+        model.spec,
+        model.weight.shape[1],
+    ):
         raise ValueError(
-            f"{test_path}: found other classes or another image shape than in {model_path};"
+            f"{test_path}: found other classes or another input spec than in {model_path};"
             " `dvc repro` makes both from the same data set"
         )
     if not len(test):
         raise ValueError(f"{test_path}: found no images; expected at least one to measure on")
-    predictions = predict(model, test, params.batch_size)
+    with threadpool_limits(1, "blas"):  # small products, for which more threads cost time
+        predictions = predict(model, test, params.batch_size)
     calibration = reliability(predictions, params.calibration_bins)
     measured = metrics(predictions, test.classes, calibration)
     counts = confusion_counts(predictions, len(test.classes))
 
-    write_text(plots / "weights.svg", weights_figure(model))
+    if model.spec.features == "gradients":
+        cells = gradient_cells(contributions(model, test, params.batch_size))
+        write_text(plots / "weights.svg", strokes_figure(cells, model.classes))
+    else:
+        write_text(plots / "weights.svg", weights_figure(model))
     write_text(plots / "mistakes.svg", mistakes_figure(predictions, test, params.mistakes))
     write_text(
         plots / "reliability.csv",
@@ -79,11 +89,12 @@ def evaluate(
         [test.classes[label] for label in predictions.actual.tolist()],
         [test.classes[label] for label in predictions.predicted.tolist()],
         predictions.loss.tolist(),
+        predictions.confidence.tolist(),
         strict=True,
     )
-    write_text(predictions_path, csv_text(("picture", "actual", "predicted", "loss"), rows))
-    text = json.dumps(measured, ensure_ascii=False, indent=2, sort_keys=True)
-    write_text(metrics_path, f"{text}\n")
+    columns = ("picture", "actual", "predicted", "loss", "confidence")
+    write_text(predictions_path, csv_text(columns, rows))
+    write_text(metrics_path, json_text(measured))
     print(
         f"accuracy {measured['accuracy']:.2%}, {measured['errors']} errors in {len(test)} images;"
         f" balanced accuracy {measured['balanced_accuracy']:.2%};"

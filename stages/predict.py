@@ -15,12 +15,14 @@ from typing import Annotated
 import numpy as np
 import typer
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from typer import Argument, Option
 
 from stages.base.command import run
 from stages.formats.model_file import Model
 from stages.images.decoding import Decoded, Pictures, Unreadable, decode
 from stages.images.folders import pictures_in
+from stages.images.inputs import compute_features, feature_count
 from stages.images.preprocessing import Preprocessing, open_picture
 
 Answer = list[tuple[str, float]]  # labels with their probabilities, the likeliest first
@@ -28,12 +30,12 @@ Answer = list[tuple[str, float]]  # labels with their probabilities, the likelie
 
 def answers(model: Model, pictures: Sequence[str], top: int) -> Iterator[Answer | Unreadable]:
     """For each picture, by its path and in order, its `top` likeliest labels."""
-    channels, height, width = model.image_shape
-    preprocessing = Preprocessing(channels, (height, width), model.fit)
+    spec = model.spec
+    preprocessing = Preprocessing(spec.channels, (spec.height, spec.width), spec.fit)
     for outcomes in decode(Pictures(pictures, _open, str), preprocessing):
         pixels = b"".join(outcome.pixels for outcome in outcomes if isinstance(outcome, Decoded))
-        rows_of_pixels = np.frombuffer(pixels, np.uint8).reshape(-1, model.weight.shape[1])
-        p = np.exp(model.log_probabilities(rows_of_pixels))
+        images = np.frombuffer(pixels, np.uint8).reshape(-1, *spec.image_shape)
+        p = np.exp(model.log_probabilities(compute_features(images, spec)))
         likeliest = np.argsort(-p, axis=1, kind="stable")[:, :top]  # (n, top)
         rows = zip(likeliest.tolist(), np.take_along_axis(p, likeliest, 1).tolist(), strict=True)
         for outcome in outcomes:
@@ -111,6 +113,20 @@ def model_of_the_pipeline() -> Path:
     return Path(models[0])
 
 
+def load_model(path: Path) -> Model:
+    """Read a model and check that its features are those computed here.
+
+    Raises FileNotFoundError or ValueError, with what is wrong.
+    """
+    model = Model.load(path)
+    if model.weight.shape[1] != feature_count(model.spec):
+        raise ValueError(
+            f"{path}: found weights for {model.weight.shape[1]} {model.spec.features}; expected"
+            f" {feature_count(model.spec)}: another release of this pipeline made it"
+        )
+    return model
+
+
 def main(
     pictures: Annotated[
         list[str], Argument(help="files, folders of pictures, or - for a list on standard input")
@@ -129,7 +145,7 @@ def main(
     """
     if json_lines and as_table:
         raise ValueError("--json and --csv: expected one of them at most")
-    loaded = Model.load(model or model_of_the_pipeline())
+    loaded = load_model(model or model_of_the_pipeline())
     found = find_pictures(pictures)
     if not found:
         raise ValueError("no pictures there; expected files, folders of pictures, or - for a list")
@@ -137,12 +153,13 @@ def main(
     unreadable = 0
     if as_table:
         print(CSV_HEADER)
-    for picture, answer in zip(found, answers(loaded, found, top), strict=True):
-        if isinstance(answer, Unreadable):
-            unreadable += 1
-            print(f"{in_a_line(picture)}: cannot be read: {answer.reason}", file=sys.stderr)
-        else:
-            print(line(picture, answer))
+    with threadpool_limits(1, "blas"):  # small products, for which more threads cost time
+        for picture, answer in zip(found, answers(loaded, found, top), strict=True):
+            if isinstance(answer, Unreadable):
+                unreadable += 1
+                print(f"{in_a_line(picture)}: cannot be read: {answer.reason}", file=sys.stderr)
+            else:
+                print(line(picture, answer))
     if unreadable:
         raise typer.Exit(1)
 

@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from typer import Option
 
+from stages.base.canonical_text import csv_text
 from stages.base.command import run
-from stages.base.csv_text import csv_text
 from stages.base.params import Params, Real, Seed, number
 from stages.base.whole_files import write_text
+from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import write_split
 from stages.images.collection import collect
-from stages.images.preprocessing import EDGE, Fit, Preprocessing
+from stages.images.inputs import feature_count, with_features
+from stages.images.preprocessing import EDGE, Preprocessing
 from stages.images.readers import Dataset, read_dataset
 from stages.images.splits import (
     check_classes,
@@ -63,7 +65,13 @@ class TensorizeParams(Params):
     size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
         description=f"pixels per side, or [height, width], 1 to {EDGE}; null keeps their size"
     )
-    fit: Fit = Field(description="crop or pad: how a picture of another shape is made to fit")
+    fit: Literal["crop", "pad"] = Field(
+        description="crop or pad: how a picture of another shape is made to fit"
+    )
+    features: Literal["gradients", "pixels"] = Field(
+        description="gradients or pixels: what the model sees of an image"
+    )
+    deskew: bool = Field(description="true or false: shear handwriting upright first")
     test: Real = Field(
         gt=0, lt=1, description="share of each class to test on if the data set has no test split"
     )
@@ -101,9 +109,19 @@ def tensorize(
             skipped = skipped + more
         check_readable(skipped, params.skip_broken)
         classes, splits = make_splits(params, dataset, images, own_test)
+        spec = InputSpec(*images.shape, params.fit, params.deskew, params.features)
         for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
-            chunks, names = split.chunks(), split.names
-            write_split(path, chunks, split.shape, split.labels, names, classes, params.fit)
+            testing = path == test_path  # `evaluate` shows images, and names them
+            write_split(
+                path,
+                with_features(split.chunks(), spec),
+                split.labels,
+                split.names if testing else (),
+                classes,
+                spec,
+                feature_count(spec),
+                with_images=testing and not spec.shows_images,
+            )
         write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(
             "train {}, validation {}, test {} images of".format(*map(len, splits)),

@@ -1,8 +1,9 @@
-"""Labelled images -> a fitted logistic regression and the history of its loss.
+"""Labelled features -> a fitted logistic regression and the history of its loss.
 
-In: two splits, made by `tensorize`.  Out: the model, and a row of history every `eval_every`
-iterations. Everything is computed in float64 and published in float32 or with six decimals, so that
-the same params give the same bytes on every machine, whatever its threads or device.
+In: two splits, made by `tensorize`.  Out: the model, a row of history every `eval_every`
+iterations, and the metrics on the validation split, which params are chosen by. Everything is
+computed in float64 and published in float32 or with six decimals, so that the same params give the
+same bytes on every machine, whatever its threads or device.
 """
 
 import os
@@ -17,15 +18,23 @@ import torch
 from tqdm import tqdm
 from typer import Option
 
+from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
-from stages.base.csv_text import csv_text
 from stages.base.whole_files import write_text
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
 from stages.training.data import Examples, read_splits
 from stages.training.history import History, Row
-from stages.training.loop import CPU, GROWTH_STEPS, LARGE_GROWTH, Step, error_growth, fit, relative_noise
+from stages.training.loop import (
+    CPU,
+    GROWTH_STEPS,
+    LARGE_GROWTH,
+    Step,
+    error_growth,
+    fit,
+    relative_noise,
+)
 from stages.training.processes import (
     become_torchrun,
     joined_processes,
@@ -34,6 +43,8 @@ from stages.training.processes import (
     use_threads,
 )
 from stages.training.settings import TrainParams
+
+LARGE_GAP = 0.25  # nats
 
 
 def pick_device() -> torch.device:
@@ -45,7 +56,7 @@ def pick_device() -> torch.device:
     return CPU
 
 
-def published(step: Step, split: LabelledImages) -> Model:
+def published(step: Step, split: Split) -> Model:
     """The model of a step, its weights rounded to float32.
 
     Raises ValueError if a weight is not finite in float32.
@@ -59,8 +70,7 @@ def published(step: Step, split: LabelledImages) -> Model:
         weight.double().cpu().numpy(),
         bias.double().cpu().numpy(),
         split.classes,
-        split.image_shape,
-        split.fit,
+        split.spec,
     )
 
 
@@ -70,12 +80,13 @@ def train(
     validation_path: Path,
     model_path: Path,
     history_path: Path,
+    metrics_path: Path,
 ) -> None:
-    """Read two splits, fit, write the model and its history."""
+    """Read two splits, fit, write the model, its history and its validation metrics."""
     split, validation_split = read_splits(train_path, validation_path)
     training, validation = Examples.of(split), Examples.of(validation_split)
     classes = len(split.classes)
-    use_threads(params.batch_size * training.pixels.shape[1] * classes)
+    use_threads(params.batch_size * training.features.shape[1] * classes)
     checkpoint = Checkpoint(model_path, lambda: run_key(params, (train_path, validation_path)))
     device = pick_device()
     # A bar on a terminal, nothing but the rows in a log, and either from the first process alone.
@@ -112,7 +123,29 @@ def train(
         published(step, split).save(model_path, params.model_dump())
         names = [field.name for field in fields(Row)]
         write_text(history_path, csv_text(names, map(astuple, history.rows)))
+        write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
+        warn_of_gap(history.rows[-1])
         checkpoint.remove()
+
+
+def validation_metrics(row: Row) -> dict[str, float]:
+    """What params are chosen by: the last row of history, without a validation split its loss."""
+    values = {
+        "training_loss": row.training_loss,
+        "validation_accuracy": row.validation_accuracy,
+        "validation_cross_entropy": row.validation_loss,
+    }
+    return {name: round(value, 6) for name, value in values.items() if value is not None}
+
+
+def warn_of_gap(row: Row) -> None:
+    """Say so if the model fits the training images far better than the validation images."""
+    if row.validation_loss is not None and row.validation_loss - row.training_loss > LARGE_GAP:
+        print(
+            f"note: the validation loss, {row.validation_loss:.2f} nats, is far above the training"
+            f" loss, {row.training_loss:.2f}: the model fits its training images better than any"
+            " others; add pictures, raise train.weight_decay or lower train.iterations"
+        )
 
 
 def warn_of_growth(growth: float) -> None:
@@ -132,6 +165,7 @@ def main(
     validation: Annotated[Path, Option(help="in: the images to watch the loss on")],
     model: Annotated[Path, Option(help="out: the model, safetensors")],
     history: Annotated[Path, Option(help="out: losses and accuracy, CSV")],
+    metrics: Annotated[Path, Option(help="out: what params are chosen by, JSON")],
 ) -> None:
     """Fit a logistic regression to labelled images by stochastic gradient descent.
 
@@ -142,7 +176,7 @@ def main(
     if (count := processes_asked_for()) > 1 and not under_torchrun():
         read_splits(train_split, validation)  # bad input gets one line, not one from each process
         become_torchrun("stages.train", count)
-    train(loaded, train_split, validation, model, history)
+    train(loaded, train_split, validation, model, history, metrics)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""LabelledImages, the contract between the stages, and the file that holds one split of them.
+"""Split, the contract between the stages, and the file that holds one.
 
 Shapes, everywhere in this project: N examples, images of C channels, H rows and W columns,
-D = C * H * W pixels, K classes.
+D features, K classes.
 
-The file is safetensors: labels (N,) int64, images (N, C, H, W) uint8, and the pictures' names, each
-ended by a line feed, as uint8; the classes and the way pictures were fitted are its metadata.
+The file is safetensors: labels (N,) int64, features (N, D) uint8, perhaps images (N, C, H, W)
+uint8, and the pictures' names, each ended by a line feed, as uint8. The classes and the input spec
+are its metadata.
 """
 
 import json
@@ -20,48 +21,47 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from stages.base.whole_files import whole_file
+from stages.formats.input_spec import InputSpec
+from stages.formats.metadata import class_names, metadata
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+Images = NDArray[np.uint8]  # (N, C, H, W)
+Features = NDArray[np.uint8]  # (N, D)
+Labels = NDArray[np.int64]  # (N,)
 
-FITS = ("crop", "pad")
-DTYPES = {"images": "U8", "labels": "I64", "names": "U8"}  # as safetensors writes them
+DTYPES = {"features": "U8", "images": "U8", "labels": "I64", "names": "U8"}  # as in the file
+REQUIRED = DTYPES.keys() - {"images"}
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """One split of a data set; it may be empty, its classes may not.
+class Split:
+    """One split of a data set: labelled features. It may be empty, its classes may not.
 
-    images: (N, C, H, W) uint8, C being 1 or 3.  labels: (N,) int64, in [0, K).  classes: K distinct
-    names.  fit: crop or pad, how a picture of another shape was brought to (H, W).  names: the
-    pictures' names in UTF-8, each ended by a line feed, (M,) uint8; empty if they have none.
+    features: (N, D) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
+    spec: what the pictures became.  names: the pictures' names in UTF-8, each ended by a line feed,
+    (M,) uint8; empty if they have none.  stored_images: (N, C, H, W) uint8, in a test split whose
+    features do not show the images.
     """
 
-    images: Images
+    features: Features
     labels: Labels
     classes: tuple[str, ...]
-    fit: str = "crop"
+    spec: InputSpec
     names: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    stored_images: Images | None = None
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise ValueError(
-                f"images: found {images.shape} {images.dtype}; expected (N, C, H, W) uint8"
-            )
-        if images.shape[1] not in (1, 3) or min(images.shape[1:]) < 1:
-            raise ValueError(f"images: found {images.shape}; expected (N, 1 or 3, H, W)")
-        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"labels: found {labels.shape} {labels.dtype}; expected ({len(images)},) int64"
-            )
+        number, shape = len(self.labels), self.spec.image_shape
+        _expect("labels", self.labels, np.int64, (number,))
+        _expect("features", self.features, np.uint8, (number, self.features.shape[-1]))
+        if self.spec.features == "pixels":
+            _expect("features", self.features, np.uint8, (number, prod(shape)))
+        if self.stored_images is not None:
+            _expect("images", self.stored_images, np.uint8, (number, *shape))
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes: found {self.classes!r:.200}; expected distinct names")
-        if self.fit not in FITS:
-            raise ValueError(f"fit: found {self.fit!r:.200}; expected {' or '.join(FITS)}")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
+        if number and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise ValueError(
-                f"labels: found {labels.min()} to {labels.max()};"
+                f"labels: found {self.labels.min()} to {self.labels.max()};"
                 f" expected 0 to {len(self.classes) - 1}, for {len(self.classes)} classes"
             )
         self._check_names()
@@ -82,7 +82,7 @@ class LabelledImages:
             raise ValueError(f"names: found {number}; expected {len(self)}")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.labels)
 
     @property
     def pictures(self) -> list[str]:
@@ -91,31 +91,38 @@ class LabelledImages:
         return names or [str(index) for index in range(len(self))]
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def images(self) -> Images:
+        """(N, C, H, W): those stored, or else the features, which then show them.
 
-    @property
-    def pixels(self) -> Images:
-        """The images as rows, (N, D)."""
-        return self.images.reshape(len(self), prod(self.image_shape))
+        Raises ValueError if the split holds none.
+        """
+        if self.stored_images is not None:
+            return self.stored_images
+        if not self.spec.shows_images:
+            raise ValueError("found features alone; expected images, as in a test split")
+        return self.features.reshape(len(self), *self.spec.image_shape)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Images, Labels]]:
-        """The pixels, (n, D), and labels of all images in order; the last batch may be smaller."""
-        pixels = self.pixels
+    def batches(self, batch_size: int) -> Iterator[tuple[Features, Labels]]:
+        """The features and labels of all examples in order; the last batch may be smaller."""
         for start in range(0, len(self), batch_size):
-            yield pixels[start : start + batch_size], self.labels[start : start + batch_size]
+            yield self.features[start : start + batch_size], self.labels[start : start + batch_size]
 
     def save(self, path: Path) -> None:
         """Write the file that `load` reads."""
-        names = self.pictures
+        images = self.stored_images
         write_split(
-            path, [self.images], self.image_shape, self.labels, names, self.classes, self.fit
+            path,
+            [(self.features, self.features if images is None else images)],
+            self.labels,
+            self.pictures if len(self.names) else (),
+            self.classes,
+            self.spec,
+            self.features.shape[1],
+            images is not None,
         )
 
     @classmethod
-    def load(cls, path: Path) -> "LabelledImages":
+    def load(cls, path: Path) -> "Split":
         """Read a split's file; the arrays stay on disk, mapped, and cannot be written to.
 
         Raises FileNotFoundError, or a ValueError if the file is not such a file.
@@ -124,39 +131,33 @@ class LabelledImages:
             raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
         try:
             with safe_open(path, framework="np") as file:  # checks the file
-                about = metadata(file, "split", {"classes", "fit"})
-            return cls(classes=class_names(about), fit=about["fit"], **_mapped(path))
+                about = metadata(file, "split", {"classes", "input"})
+            arrays = _mapped(path)
+            return cls(
+                arrays["features"],
+                arrays["labels"],
+                class_names(about),
+                InputSpec.from_json(about["input"]),
+                arrays["names"],
+                arrays.get("images"),
+            )
         except (SafetensorError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{path}: not labelled images ({reason}); `dvc repro -f tensorize` regenerates it"
+                f"{path}: not a split of this pipeline ({reason}); `dvc repro -f tensorize`"
+                " regenerates it"
             ) from None
 
 
-def metadata(file: Any, name: str, keys: set[str]) -> dict[str, Any]:
-    """The JSON object `name` in the metadata of an open safetensors file.
-
-    Raises ValueError, or RecursionError, if there is none that has the keys.
-    """
-    about = json.loads((file.metadata() or {}).get(name, "null"))
-    if not isinstance(about, dict) or not keys <= about.keys():
+def _expect(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
         raise ValueError(
-            f"metadata {name}: found {about!r:.200};"
-            f" expected an object with the keys {', '.join(sorted(keys))}"
+            f"{name}: found {array.shape} {array.dtype}; expected {shape} {np.dtype(dtype)}"
         )
-    return about
-
-
-def class_names(about: dict[str, Any]) -> tuple[str, ...]:
-    """The classes in a file's metadata; raises ValueError if they are not a list of names."""
-    classes = about["classes"]
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"classes: found {classes!r:.200}; expected a list of names")
-    return tuple(classes)
 
 
 def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a split's file, once safetensors has checked its header and size.
+    """The arrays of a split's file; raises ValueError if they are not those of a split.
 
     safetensors would map it copy-on-write, which Linux refuses for a file larger than the memory.
     """
@@ -164,55 +165,62 @@ def _mapped(path: Path) -> dict[str, NDArray[Any]]:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    found = {name: header[name]["dtype"] for name in sorted(header) if name != "__metadata__"}
-    if found != DTYPES:
-        raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}")
+    del header["__metadata__"]
+    found = {name: entry["dtype"] for name, entry in header.items()}
+    if found != {name: kind for name, kind in DTYPES.items() if name in {*header, *REQUIRED}}:
+        raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}, images perhaps")
     arrays = {}
-    for name, kind in DTYPES.items():
-        dtype, shape = {"U8": "u1", "I64": "<i8"}[kind], header[name]["shape"]
-        offset = start + header[name]["data_offsets"][0]
+    for name, entry in header.items():
+        dtype, shape = {"U8": "u1", "I64": "<i8"}[entry["dtype"]], entry["shape"]
+        offset = start + entry["data_offsets"][0]
         arrays[name] = np.frombuffer(content, dtype, prod(shape), offset).reshape(shape)
     return arrays
 
 
 def write_split(
     path: Path,
-    images: Iterable[Images],
-    shape: tuple[int, int, int],
+    chunks: Iterable[tuple[Features, Images]],
     labels: Labels,
-    names: Iterable[str],
+    names: Sequence[str],
     classes: Sequence[str],
-    fit: str,
+    spec: InputSpec,
+    feature_count: int,
+    with_images: bool,
 ) -> None:
-    """Write a split's file, whole or not at all: `images` in chunks, (n, C, H, W), N in all.
+    """Write a split's file, whole or not at all: features and their images, a chunk at a time.
 
-    Its bytes depend on the content alone, and are those that safetensors itself would write
-    (github.com/huggingface/safetensors, "Format"), which wants all of it in memory.
+    The images are kept only `with_images`. The bytes depend on the content alone, and are those
+    that safetensors itself would write (github.com/huggingface/safetensors, "Format"), which wants
+    all of it in memory.
     """
-    number, lines = len(labels), bytearray()
-    for name in names:
-        lines += f"{name}\n".encode()
-    end_of_labels = 8 * number
-    end_of_images = end_of_labels + number * prod(shape)
-    header: dict[str, Any] = {
-        "__metadata__": {"split": json.dumps({"classes": classes, "fit": fit}, ensure_ascii=False)},
-        "labels": {"dtype": "I64", "shape": [number], "data_offsets": [0, end_of_labels]},
-        "images": {
-            "dtype": "U8",
-            "shape": [number, *shape],
-            "data_offsets": [end_of_labels, end_of_images],
-        },
-        "names": {
-            "dtype": "U8",
-            "shape": [len(lines)],
-            "data_offsets": [end_of_images, end_of_images + len(lines)],
-        },
-    }
+    number = len(labels)
+    lines = "".join(f"{name}\n" for name in names).encode()
+    shapes: dict[str, tuple[int, ...]] = {"labels": (number,), "features": (number, feature_count)}
+    if with_images:
+        shapes["images"] = (number, *spec.image_shape)
+    shapes["names"] = (len(lines),)
+
+    about = {"classes": classes, "input": spec.to_json()}
+    header: dict[str, Any] = {"__metadata__": {"split": json.dumps(about, ensure_ascii=False)}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + prod(shape) * (8 if name == "labels" else 1)
+        dtype = "I64" if name == "labels" else "U8"
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    at = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in shapes}
+
     with whole_file(path) as part, part.open("wb") as file:
+
+        def write(name: str, content: bytes) -> None:
+            file.seek(at[name])
+            at[name] += file.write(content)
+
         file.write(len(text).to_bytes(8, "little") + text)
-        file.write(labels.astype("<i8").tobytes())
-        for chunk in images:
-            file.write(chunk.tobytes())
-        file.write(lines)
+        write("labels", labels.astype("<i8").tobytes())
+        for features, images in chunks:
+            write("features", features.tobytes())
+            if with_images:
+                write("images", images.tobytes())
+        write("names", lines)

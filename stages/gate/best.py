@@ -1,6 +1,8 @@
-"""DVC's experiments -> the best one by a gated metric, and which others are really worse.
+"""DVC's experiments -> the best one on the validation images, and which others are really worse.
 
-In: the commits of the experiments, in git. The gate's own test compares each with the winner.
+In: the commits of the experiments, in git. They are ranked by what `train` measured on the
+validation split: whoever chooses by the test images no longer knows how good the choice is. The
+test images only report: the gate's own test compares each experiment with the winner on them.
 """
 
 import os
@@ -23,16 +25,17 @@ from stages.gate.verdict import paired_test, same_test_set
 
 # DVC keeps an experiment at refs/exps/<its base, 2 and 38 digits>/<its name>.
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
-HEADER = ("experiment", "commit", "value", "vs. best", "95 % interval", "p", "verdict")
+HEADER = ("experiment", "commit", "validation", "test", "vs. best", "95 % interval", "p", "verdict")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A commit, its results and its value of the metric."""
+    """A commit, its results, and its value of the metric on the validation and test images."""
 
     revision: Revision
     results: Results
-    value: float
+    validation: float
+    test: float
 
 
 def experiments() -> Iterator[Revision]:
@@ -61,7 +64,8 @@ def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate],
                 raise ValueError("found no metrics")
             if found and not same_test_set(found[0].results.predictions, results.predictions):
                 raise ValueError(f"its test set differs from that of {found[0].revision.name}")
-            found.append(Candidate(revision, results, results.metric(metric)))
+            validation = results.validation_metric(metric)
+            found.append(Candidate(revision, results, validation, results.metric(metric)))
         except ValueError as error:
             left_out.append(f"{revision.name}: {error}")
     if not found:
@@ -70,23 +74,29 @@ def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate],
 
 
 def ranked(found: list[Candidate], metric: str, rule: Rule) -> list[tuple[str, ...]]:
-    """The rows of the table, the best first; ties keep their order."""
-    order = sorted(found, key=lambda c: -c.value if rule.better == "higher" else c.value)
+    """The rows of the table, the best on the validation images first; ties keep their order."""
+    sign = -1 if rule.better == "higher" else 1
+    order = sorted(found, key=lambda candidate: sign * candidate.validation)
     return [_row(candidate, order[0], metric, rule) for candidate in order]
 
 
 def _row(candidate: Candidate, best: Candidate, metric: str, rule: Rule) -> tuple[str, ...]:
-    commit = str(candidate.revision.commit)[:7]
-    start = (candidate.revision.name, commit, f"{candidate.value:.6f}")
+    start = (
+        candidate.revision.name,
+        str(candidate.revision.commit)[:7],
+        f"{candidate.validation:.6f}",
+        f"{candidate.test:.6f}",
+    )
     if candidate is best:
-        return (*start, "-", "-", "-", "best")
-    change = f"{candidate.value - best.value:+.6f}"
+        return (*start, "-", "-", "-", "best on validation")
+    change = f"{candidate.test - best.test:+.6f}"
     test = paired_test(metric, best.results.predictions, candidate.results.predictions)
     if test is None or rule.alpha is None:
-        within = rule.worse_by(best.value, candidate.value) <= rule.tolerance
+        within = rule.worse_by(best.test, candidate.test) <= rule.tolerance
         return (*start, change, "-", "-", "within tolerance" if within else "worse")
     low, high = test.interval
-    word = "worse" if test.p_value <= rule.alpha else "may be noise"
+    really = "worse" if rule.worse_by(best.test, candidate.test) > 0 else "better"
+    word = really if test.p_value <= rule.alpha else "may be noise"
     return (*start, change, f"{low:+.6f} to {high:+.6f}", p_text(test.p_value), word)
 
 
@@ -102,7 +112,7 @@ def main(
         "params.yaml"
     ),
 ) -> None:
-    """Rank experiments by a gated metric, and say which are really worse than the best."""
+    """Rank experiments on validation images, and say which are really worse on the test images."""
     rules = Rules.load(params, SECTION).by_metric
     name = metric or next(iter(rules))
     if name not in rules:
@@ -111,8 +121,8 @@ def main(
         )
     chosen = [named(revision) for revision in revisions] if revisions else list(experiments())
     found, left_out = candidates(chosen, name)
-    typer.echo(f"{name}, {rules[name].better} is better\n")
-    lines = columns(HEADER, ranked(found, name, rules[name]), range(2, 6))
+    typer.echo(f"{name}, {rules[name].better} is better; ranked on the validation images\n")
+    lines = columns(HEADER, ranked(found, name, rules[name]), range(2, 7))
     typer.echo("\n".join(lines), color=False if os.environ.get("NO_COLOR") else None)
     for reason in left_out:
         print(f"left out: {reason}", file=sys.stderr)

@@ -101,16 +101,17 @@ class Lockfile:
     def results(self) -> tuple[str, str] | None:
         """The paths of the metrics and of the predictions, or None if nothing was measured yet.
 
-        The metrics are the file under `metrics:`, the predictions the CSV file that the same stage
-        makes. Raises ValueError if there is not exactly one of each, or if no stage made them.
+        The metrics are the file under `metrics:` from a stage whose outputs no other stage reads,
+        the predictions the CSV file from the same stage. Raises ValueError if there is not exactly
+        one of each, or if no stage made them.
         """
-        metrics = self.pipeline.all_metrics()
-        if not metrics or not self.lock.stages:
+        if not self.pipeline.all_metrics() or not self.lock.stages:
             return None
-        if len(metrics) > 1:
+        metrics = [path for path in self.pipeline.all_metrics() if not self._is_intermediate(path)]
+        if len(metrics) != 1:
             raise ValueError(
-                f"{self.revision.where(PIPELINE)}: metrics: found {', '.join(metrics)};"
-                " expected one file"
+                f"{self.revision.where(PIPELINE)}: metrics of the last stage: found"
+                f" {', '.join(metrics) or 'none'}; expected one file"
             )
         stage = self._maker(metrics[0])
         if stage is None:
@@ -124,6 +125,16 @@ class Lockfile:
                 f" makes {metrics[0]}; expected one, the predictions"
             )
         return metrics[0], tables[0]
+
+    def validation_metrics(self) -> list[str]:
+        """The paths of the metrics files from earlier stages, measured while training."""
+        return [path for path in self.pipeline.all_metrics() if self._is_intermediate(path)]
+
+    def _is_intermediate(self, path: str) -> bool:
+        """Whether another stage reads an output of the stage that made `path`."""
+        maker = self._maker(path)
+        made = {out.path for out in maker.outs} if maker else set()
+        return any(dep.path in made for stage in self.lock.stages.values() for dep in stage.deps)
 
     def param(self, path: str, key: str) -> Any:
         """The value of a param, by its full name, of the stage that made `path`; None without."""
@@ -190,7 +201,7 @@ class Lockfile:
         ]
         return handed_over + [
             f"{path} is not the recorded file"
-            for path in self.results() or ()
+            for path in (*(self.results() or ()), *self.validation_metrics())
             if self._md5(path) != self.outs[path]
         ]
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from stages.base.params import number
@@ -20,6 +20,7 @@ class Results:
 
     metrics: by name, nested ones as `recall.8`, of whatever type JSON gave them.
     calibration_bins: as in the params of that revision, None if they do not say.
+    validation: the metrics of the stages before the last, which params may be chosen by.
     where: the metrics file, for messages.
     """
 
@@ -27,6 +28,7 @@ class Results:
     metrics: Mapping[str, Any]
     predictions: Predictions
     calibration_bins: Any = None
+    validation: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, revision: Revision, gated: Iterable[str]) -> Self | None:
@@ -51,6 +53,7 @@ class Results:
             parse_metrics(metrics, where[0]),
             parse_predictions(predictions, where[1]),
             lockfile.param(paths[0], BINS),
+            _validation_metrics(lockfile),
         )
         for name in gated:
             results.metric(name)
@@ -62,15 +65,16 @@ class Results:
         """The metric `name`. Raises ValueError unless it is a finite number."""
         if name not in self.metrics:
             raise ValueError(f"{self.where}: found no metric {name}, which has a rule in params")
-        value = self.metrics[name]
-        try:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                finite = float(value)
-                if math.isfinite(finite):
-                    return finite
-        except OverflowError:  # an integer beyond every float
-            pass
-        raise ValueError(f"{self.where}: {name}: found {_json(value)}; expected a finite number")
+        return _finite(self.metrics[name], f"{self.where}: {name}")
+
+    def validation_metric(self, name: str) -> float:
+        """The metric `name` on the validation images. Raises ValueError unless it is there."""
+        name = f"validation_{name}"
+        if name not in self.validation:
+            raise ValueError(
+                f"found no {name}; expected a run with validation images (tensorize.validation)"
+            )
+        return _finite(self.validation[name], name)
 
     def check_agreement(self, where: str) -> None:
         """Raise ValueError unless the predictions, the file `where`, can give these metrics."""
@@ -117,6 +121,28 @@ class Results:
                 f" {_json(self.calibration_bins)}; expected an integer of 1 or more"
             )
         return bins
+
+
+def _finite(value: Any, where: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            finite = float(value)
+            if math.isfinite(finite):
+                return finite
+    except OverflowError:  # an integer beyond every float
+        pass
+    raise ValueError(f"{where}: found {_json(value)}; expected a finite number")
+
+
+def _validation_metrics(lockfile: Lockfile) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for path in lockfile.validation_metrics():
+        where = lockfile.revision.where(path)
+        content = lockfile.revision.read(path)
+        if content is None:
+            raise ValueError(f"{where}: no such file, though dvc.lock records it; {REMEDY}")
+        metrics |= parse_metrics(content, where)
+    return metrics
 
 
 def parse_metrics(content: bytes, where: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ and the smaller of two at most 32 * 510 = 16,320. A cell's weights add up to at 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,12 @@ def gradient_features(images: Images) -> Features:
         flat = [part.reshape(len(cells), -1) for part in parts]
         features[chunk] = np.concatenate(flat, axis=1)  # to uint8, which rounds down
     return features
+
+
+def gradient_cells(features: NDArray[Any]) -> NDArray[Any]:
+    """The part of features (N, F) that is gradients in cells, by direction: (N, 8, 14, 14)."""
+    count = len(DIRECTIONS) * CELLS**2
+    return features[:, :count].reshape(-1, len(DIRECTIONS), CELLS, CELLS)
 
 
 def deskew(images: Images) -> Images:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.formats.split_file import Images, Labels
 
-CHUNK_BYTES = 2**24
+CHUNK_BYTES = 2**20
 
 Indices = NDArray[np.int64]
 

@@ -1,13 +1,24 @@
 """What the model looks for, and what it got wrong, as SVG."""
 
+from collections.abc import Sequence
 from math import ceil, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.report.metrics import Predictions
-from stages.report.svg import diverging, figure, fitted, rgb, templates
+from stages.report.svg import (
+    diverging,
+    figure,
+    fitted,
+    images,
+    on_one_scale,
+    rgb,
+    strokes,
+    templates,
+)
 
 
 def weights_figure(model: Model) -> str:
@@ -16,7 +27,7 @@ def weights_figure(model: Model) -> str:
     Whatever is added to all classes alike changes no probability, so the mean over the classes is
     taken off: softmax(z + c) = softmax(z).
     """
-    weights = fitted(model.weight.reshape(-1, *model.image_shape))  # (K, C, h, w)
+    weights = fitted(model.weight.reshape(-1, *model.spec.image_shape))  # (K, C, h, w)
     weights -= weights.mean(0)
     largest = f"{np.abs(weights).max():.2f} per pixel"
     if weights.shape[1] == 1:
@@ -28,13 +39,49 @@ def weights_figure(model: Model) -> str:
     return figure(
         "What the model looks for",
         subtitle,
-        pictures,
+        images(pictures),
         [(name,) for name in model.classes],
         columns=min(len(model.classes), max(5, ceil(sqrt(len(model.classes))))),
     )
 
 
-def mistakes_figure(predictions: Predictions, split: LabelledImages, number: int) -> str:
+def contributions(model: Model, split: Split, batch_size: int) -> NDArray[np.float64]:
+    """What each feature adds to each class's logit in a typical image, beyond all classes, (K, D).
+
+    A positive weight speaks for its class through that class's own images, and counts times their
+    mean feature; a negative one speaks against it through the others', and counts times theirs.
+    """
+    k, d = model.weight.shape
+    sums = np.zeros((k, d))
+    for features, labels in split.batches(batch_size):
+        sums += (labels == np.arange(k)[:, None]).astype(np.float64) @ features  # exact integers
+    images = np.bincount(split.labels, minlength=k)[:, None]
+    own = sums / np.maximum(images, 1)
+    others = (sums.sum(0) - sums) / np.maximum(images.sum() - images, 1)
+    weight = (model.weight - model.weight.mean(0)) / 255
+    added: NDArray[np.float64] = np.where(weight > 0, weight * own, weight * others)
+    return added
+
+
+def strokes_figure(cells: NDArray[np.float64], classes: Sequence[str]) -> str:
+    """One picture per class: the edges that speak for and against it, in each cell of a grid.
+
+    cells: (K, B, G, G), what gradients of B directions, in equal steps from the right, add to a
+    logit. An edge runs across its gradient, so that opposite directions share a stroke.
+    """
+    k, directions, grid, _ = cells.shape
+    columns = min(k, max(5, ceil(sqrt(k))))
+    edges = cells.reshape(k, 2, directions // 2, grid, grid).sum(1)  # (K, B / 2, G, G)
+    return figure(
+        "What the model looks for",
+        "red edges speak for the class, blue ones, typical of others, against it",
+        [strokes(edges_of_class) for edges_of_class in on_one_scale(edges)],
+        [(name,) for name in classes],
+        columns,
+    )
+
+
+def mistakes_figure(predictions: Predictions, split: Split, number: int) -> str:
     """The images that the model got wrong with the most confidence, the worst first."""
     wrong = np.flatnonzero(predictions.actual != predictions.predicted)
     worst = wrong[np.argsort(-predictions.confidence[wrong], kind="stable")[:number]]
@@ -49,7 +96,7 @@ def mistakes_figure(predictions: Predictions, split: LabelledImages, number: int
         "The most confident mistakes",
         f"{len(worst)} of {len(wrong)} among {len(split)} test images:"
         " how sure the model was of which class, and the actual one",
-        rgb(fitted(split.images[worst])),
+        images(rgb(fitted(split.images[worst]))),
         captions,
         columns=max(5, ceil(sqrt(len(worst)))),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Predictions:
     confidence: NDArray[np.float64]
 
 
-def predict(model: Model, split: LabelledImages, batch_size: int) -> Predictions:
+def predict(model: Model, split: Split, batch_size: int) -> Predictions:
     """The model's predictions for a split, in the split's order."""
     losses, confidences, predicted = [], [], []
-    for pixels, labels in split.batches(batch_size):
-        log_p = model.log_probabilities(pixels)  # (n, K)
+    for features, labels in split.batches(batch_size):
+        log_p = model.log_probabilities(features)  # (n, K)
         losses.append(-np.take_along_axis(log_p, labels[:, None], 1)[:, 0])
         confidences.append(np.exp(log_p.max(1)))
         predicted.append(log_p.argmax(1))

@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from html import escape
-from math import isqrt
+from math import cos, isqrt, pi, sin
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Pixels = NDArray[np.uint8]
 SIDE, GAP, CAPTION, TITLE, FONT = 128, 12, 36, 56, 11  # SVG units
 WIDTH = 560  # SVG units: a line of the title has room
 PIXELS = 2**20  # of all the pictures of a figure: 4 MB, three bytes each in base64
+STROKE_CELL, STROKE, STROKE_LEVELS = 16, 7, 8  # units of a cell, of half a stroke; strengths
 BLUE, RED = (33, 102, 172), (178, 24, 43)
 # What XML 1.0 (2.2) has no place for, and the control characters that it has one for.
 NOT_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -47,7 +48,7 @@ def diverging(values: Numbers) -> Pixels:
 
     One scale for all: the largest magnitude takes the full colour.
     """
-    strength = _on_one_scale(values)[..., None]  # (N, H, W, 1) in [-1, 1]
+    strength = on_one_scale(values)[..., None]  # (N, H, W, 1) in [-1, 1]
     return blend(np.where(strength < 0, BLUE, RED), np.abs(strength))
 
 
@@ -61,10 +62,11 @@ def templates(values: Numbers) -> Pixels:
 
     One scale for all: the largest magnitude is 0 or 255.
     """
-    return rgb(127.5 + 127.5 * _on_one_scale(values))
+    return rgb(127.5 + 127.5 * on_one_scale(values))
 
 
-def _on_one_scale(values: Numbers) -> NDArray[np.float64]:
+def on_one_scale(values: Numbers) -> NDArray[np.float64]:
+    """Numbers divided by their largest magnitude, which becomes 1 or -1."""
     scaled: NDArray[np.float64] = values / max(np.abs(values).max(), np.finfo(np.float64).tiny)
     return scaled
 
@@ -111,18 +113,22 @@ def named(text: str, room: int) -> str:
 
 
 def figure(
-    title: str, subtitle: str, pictures: Pixels, captions: Sequence[Sequence[str]], columns: int
+    title: str,
+    subtitle: str,
+    drawings: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    columns: int,
 ) -> str:
-    """A grid of pictures, (N, H, W, 3) uint8, each above the one or two lines of its caption.
+    """A grid of drawings, N SVG fragments SIDE wide and high, each above one or two caption lines.
 
-    What is too long for its place is cut, and its whole is the tooltip.
+    A line too long for its place is cut, and the whole of it is the tooltip.
     """
     rows = -(-len(captions) // columns)
     width = columns * (SIDE + GAP) + GAP
     height = TITLE + rows * (SIDE + CAPTION + GAP) + GAP
     cells = "\n".join(
-        _cell(picture, caption, *divmod(index, columns))
-        for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True))
+        _cell(content, caption, *divmod(index, columns))
+        for index, (content, caption) in enumerate(zip(drawings, captions, strict=True))
     )
     return drawing(width, height, title, subtitle, cells)
 
@@ -143,6 +149,42 @@ def drawing(width: int, height: int, title: str, subtitle: str, content: str) ->
 """
 
 
+def images(pictures: Pixels) -> list[str]:
+    """Pictures, (N, H, W, 3) uint8, as drawings of a figure."""
+    return [image(picture, 0, 0, SIDE, SIDE) for picture in pictures]
+
+
+def strokes(strength: NDArray[np.float64]) -> str:
+    """Edges in a grid of cells as a drawing of a figure: red above zero, blue below.
+
+    strength: (B, G, G) in [-1, 1], for B edge directions in equal steps of half a turn, the first
+    one upright. The colour grows with the square root of the strength, in a few steps, so that weak
+    edges can be seen and the bytes do not depend on the last bits of a float.
+    """
+    directions, grid, _ = strength.shape
+    visible = np.sign(strength) * np.sqrt(np.abs(strength))
+    levels = np.rint(STROKE_LEVELS * visible).astype(np.int64)
+    paths = []
+    for level in np.unique(levels[levels != 0]).tolist():
+        path = ""
+        for direction, y, x in np.argwhere(levels == level).tolist():
+            angle = pi * direction / directions
+            dx, dy = round(-STROKE * sin(angle)), round(STROKE * cos(angle))
+            middle_x, middle_y = (
+                STROKE_CELL * x + STROKE_CELL // 2,
+                STROKE_CELL * y + STROKE_CELL // 2,
+            )
+            path += f"M{middle_x - dx} {middle_y - dy}l{2 * dx} {2 * dy}"
+        share = abs(level) / STROKE_LEVELS
+        colour = "#%02x%02x%02x" % (RED if level > 0 else BLUE)
+        paths.append(
+            f'<path d="{path}" stroke="{colour}" stroke-opacity="{share:.2f}"'
+            f' stroke-width="{1 + 4 * share:.2f}"/>'
+        )
+    size = grid * STROKE_CELL
+    return f'<svg width="{SIDE}" height="{SIDE}" viewBox="0 0 {size} {size}">{"".join(paths)}</svg>'
+
+
 def image(picture: Pixels, x: int, y: int, width: int, height: int) -> str:
     """A picture, (H, W, 3) uint8, as large as fits at a place of an SVG, its pixels sharp."""
     source = base64.b64encode(png(picture)).decode()
@@ -152,7 +194,7 @@ def image(picture: Pixels, x: int, y: int, width: int, height: int) -> str:
     )
 
 
-def _cell(picture: Pixels, caption: Sequence[str], row: int, column: int) -> str:
+def _cell(content: str, caption: Sequence[str], row: int, column: int) -> str:
     x = GAP + column * (SIDE + GAP)
     y = TITLE + GAP + row * (SIDE + CAPTION + GAP)
     lines = "".join(
@@ -161,7 +203,7 @@ def _cell(picture: Pixels, caption: Sequence[str], row: int, column: int) -> str
         for number, line in enumerate(caption, start=1)
     )
     return (
-        f"{image(picture, x, y, SIDE, SIDE)}"
+        f'<g transform="translate({x} {y})">{content}</g>'
         f'<rect x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" fill="none" stroke="#ccc"/>{lines}'
     )
 

@@ -18,7 +18,7 @@ from typer import Option
 from stages.base.command import run
 from stages.base.whole_files import whole_file
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.data import Examples, read_splits
 from stages.training.loop import CPU, fit
 from stages.training.processes import (
@@ -58,7 +58,7 @@ def exact_model(
     params = TrainParams.load(params_path, "train")
     split, _ = read_splits(train_path, validation_path)
     examples, classes = Examples.of(split), len(split.classes)
-    use_threads(params.batch_size * examples.pixels.shape[1] * classes)
+    use_threads(params.batch_size * examples.features.shape[1] * classes)
     state = None
     for step in fit(params, examples, classes, processes):
         if step.iteration == params.iterations // 2:
@@ -69,10 +69,10 @@ def exact_model(
     return ExactModel(weights, partial(_content, split, params))
 
 
-def _content(split: LabelledImages, params: TrainParams, weights: Weights) -> bytes:
+def _content(split: Split, params: TrainParams, weights: Weights) -> bytes:
     k = len(split.classes)
     weight, bias = weights[:-k].reshape(k, -1), weights[-k:]
-    model = Model(weight, bias, split.classes, split.image_shape, split.fit)
+    model = Model(weight, bias, split.classes, split.spec)
     return model.serialized(params.model_dump())
 
 

@@ -19,8 +19,8 @@ from stages.training.processes import ALONE, Processes
 from stages.training.settings import TrainParams
 
 CPU = torch.device("cpu")
-SCALE = 1 / 255  # of the pixels
-PIXELS_AT_A_TIME = 2**19  # where no gradient is taken: 4 MB in float64, which stay in the cache
+SCALE = 1 / 255  # of the features
+FEATURES_AT_A_TIME = 2**19  # where no gradient is taken: 4 MB in float64, which stay in the cache
 GROWTH_STEPS = 50  # 1.7 % of a default run
 LARGE_GROWTH = 1.5  # of MNIST's pixels, SGD with momentum 0.9: 1.4 at a rate of 0.5, 2.0 at 1.0
 DISTURBANCE = 1e-9  # of each gradient, relative; far above rounding, far below what it would bend
@@ -53,9 +53,9 @@ def batches(examples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
 
 
 def logits(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """Weights (K, D) and (K,), and pixels (N, D), all float64 -> W x / 255 + b, (K, N).
+    """Weights (K, D) and (K,), and features (N, D), all float64 -> W x / 255 + b, (K, N).
 
-    The scale is applied by the product itself, which saves a pass over the pixels; classes come
+    The scale is applied by the product itself, which saves a pass over the features; classes come
     first, because softmax over the first axis is several times as fast for few classes.
     """
     return torch.addmm(bias[:, None], weight, x.T, alpha=SCALE)
@@ -66,7 +66,7 @@ def loss_and_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What N examples add to a batch's mean cross entropy and to its gradients.
 
-    Weights (K, D) and (K,), and pixels (N, D), all float64, and labels (N,) int64
+    Weights (K, D) and (K,), and features (N, D), all float64, and labels (N,) int64
     -> loss in nats, (), and (K, D), (K,).
     With P the probabilities and Y the one-hot labels, both (K, N), the gradients are
     (P - Y) X / 255 and the row sums of P - Y, divided by the batch size (Bishop 2006, eq. 4.109).
@@ -101,7 +101,7 @@ def fit(
     iteration and that step's tensors, to go on from. disturb: what becomes of each gradient.
     Raises ValueError if the loss is no longer finite.
     """
-    weight = torch.zeros(classes, training.pixels.shape[1], dtype=torch.float64, device=device)
+    weight = torch.zeros(classes, training.features.shape[1], dtype=torch.float64, device=device)
     bias = torch.zeros(classes, dtype=torch.float64, device=device)
     optimizer = make_optimizer(params, [weight, bias])
     tensors = [weight, bias, *optimizer.state]
@@ -113,7 +113,7 @@ def fit(
     indices = batches(len(training), params.batch_size, params.seed)
     for iteration, batch in enumerate(islice(indices, start, params.iterations), start + 1):
         mine = processes.part(batch)
-        x = training.pixels.index_select(0, mine).to(device, torch.float64)
+        x = training.features.index_select(0, mine).to(device, torch.float64)
         labels = training.labels.index_select(0, mine).to(device)
         loss, *gradients = loss_and_gradients(weight, bias, x, labels, len(batch))
         processes.add_up(loss, *gradients)
@@ -154,14 +154,14 @@ def mean_loss_and_accuracy(
 ) -> tuple[float, float]:
     """Mean cross entropy in nats and accuracy in [0, 1]: sums over all examples, divided once."""
     sums = torch.zeros(2, dtype=torch.float64, device=weight.device)
-    at_a_time = max(1, PIXELS_AT_A_TIME // max(1, weight.shape[1]))
+    at_a_time = max(1, FEATURES_AT_A_TIME // max(1, weight.shape[1]))
     parts = zip(
-        torch.split(examples.pixels, at_a_time),
+        torch.split(examples.features, at_a_time),
         torch.split(examples.labels, at_a_time),
         strict=True,
     )
-    for pixels, labels in islice(parts, processes.rank, None, processes.count):
-        x, actual = pixels.to(weight.device, torch.float64), labels.to(weight.device)
+    for features, labels in islice(parts, processes.rank, None, processes.count):
+        x, actual = features.to(weight.device, torch.float64), labels.to(weight.device)
         log_p = torch.log_softmax(logits(weight, bias, x), dim=0).T  # (n, K)
         sums[0] += nll_loss(log_p, actual, reduction="sum")
         sums[1] += (log_p.max(1).indices == actual).sum()  # argmax takes six times as long

@@ -100,7 +100,7 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
 def use_threads(products_per_batch: int) -> None:
     """Use one thread where a batch is too little work to share, unless OMP_NUM_THREADS is set.
 
-    products_per_batch: batch size times pixels times classes. It changes no result. On a busy
+    products_per_batch: batch size times features times classes. It changes no result. On a busy
     machine, threads that wait for each other at every small operation can take forty times as long
     as one.
     """

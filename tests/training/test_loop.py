@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRSc
 from stages.formats.split_file import LabelledImages
 from stages.training.data import Examples
 from stages.training.loop import (
+    LARGE_GROWTH,
     batches,
     fit,
     loss_and_gradients,

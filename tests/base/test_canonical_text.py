@@ -1,6 +1,6 @@
 import csv
 
-from stages.base.csv_text import csv_text
+from stages.base.canonical_text import csv_text
 
 
 def test_floats_have_six_decimals_and_none_is_empty() -> None:

@@ -1,0 +1,48 @@
+"""Images -> what the model sees of them, by as many threads as there are CPUs."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
+
+from threadpoolctl import threadpool_limits
+
+from stages.formats.input_spec import InputSpec
+from stages.formats.split_file import Features, Images
+from stages.images.decoding import cpus
+from stages.images.features import deskew, gradient_features
+from stages.images.features import feature_count as gradient_feature_count
+
+
+def feature_count(spec: InputSpec) -> int:
+    """D, the number of features of an image."""
+    if spec.features == "gradients":
+        return gradient_feature_count(spec.channels)
+    return prod(spec.image_shape)
+
+
+def compute_features(images: Images, spec: InputSpec) -> Features:
+    """Images (N, C, H, W) -> features (N, D)."""
+    if spec.deskew:
+        images = deskew(images)
+    if spec.features == "gradients":
+        return gradient_features(images)
+    return images.reshape(len(images), prod(spec.image_shape))
+
+
+def with_features(chunks: Iterable[Images], spec: InputSpec) -> Iterator[tuple[Features, Images]]:
+    """The features of each chunk, beside its images, in order; a few chunks are in memory.
+
+    NumPy leaves the interpreter's lock while it computes, so that threads share the work. BLAS must
+    not start threads of its own: for matrices this small they cost several times what they save.
+    """
+    threads = cpus()
+    pending: deque[tuple[Future[Features], Images]] = deque()
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        for images in chunks:
+            pending.append((pool.submit(compute_features, images, spec), images))
+            if len(pending) > 2 * threads:
+                future, done = pending.popleft()
+                yield future.result(), done
+        for future, done in pending:
+            yield future.result(), done
