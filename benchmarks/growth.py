@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +14,8 @@ import yaml
 
 from benchmarks import generated, pictures
 from benchmarks.memory import peak_anonymous_megabytes
-from stages.formats.split_file import Images, write_split
+from stages.formats.input_spec import InputSpec
+from stages.formats.split_file import Features, Images, write_split
 
 PYTHON = sys.executable
 PHOTOGRAPHS = 8_000  # enough for two processes to decode them, as they do ten times as many
@@ -62,7 +64,7 @@ def train_and_evaluate(folder: Path) -> dict[str, Megabytes]:
         train = [
             *(PYTHON, "-m", "stages.train", f"--params={path}", f"--train={split}"),
             *(f"--validation={validation}", f"--model={model}"),
-            f"--history={folder / 'history.csv'}",
+            *(f"--history={folder / 'history.csv'}", f"--metrics={folder / 'validation.json'}"),
         ]
         evaluate = [
             *(PYTHON, "-m", "stages.evaluate", f"--params={path}", f"--model={model}"),
@@ -76,16 +78,18 @@ def train_and_evaluate(folder: Path) -> dict[str, Megabytes]:
 
 
 def noise(path: Path, number: int) -> None:
-    """Write a split of that many random images."""
+    """Write a split of that many random images, with their pixels as features."""
     random = np.random.default_rng(0)
 
-    def chunks() -> Iterator[Images]:
+    def chunks() -> Iterator[tuple[Features, Images]]:
         for start in range(0, number, 1000):
-            yield random.integers(0, 256, (min(1000, number - start), *SHAPE), np.uint8)
+            images = random.integers(0, 256, (min(1000, number - start), *SHAPE), np.uint8)
+            yield images.reshape(len(images), -1), images
 
     classes = tuple(map(str, range(10)))
-    labels, names = np.arange(number) % len(classes), map(str, range(number))
-    write_split(path, chunks(), SHAPE, labels, names, classes, "crop")
+    labels, names = np.arange(number) % len(classes), [str(i) for i in range(number)]
+    spec = InputSpec(*SHAPE)
+    write_split(path, chunks(), labels, names, classes, spec, prod(SHAPE), with_images=False)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ TRAIN = [
     *("--train", "data/tensors/train.safetensors"),
     *("--validation", "data/tensors/validation.safetensors"),
     *("--model", "scratch/model.safetensors", "--history", "scratch/history.csv"),
+    *("--metrics", "scratch/validation.json"),
 ]
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from math import prod
 from pathlib import Path
 from time import perf_counter
 
@@ -22,15 +23,17 @@ def measure() -> float:
     """The ratio of the throughput of two processes to that of one."""
     import numpy as np
 
-    from stages.formats.split_file import LabelledImages
+    from stages.formats.input_spec import InputSpec
+    from stages.formats.split_file import Split
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "split.safetensors")
         random = np.random.default_rng(0)
-        LabelledImages(
-            random.integers(0, 256, (BATCH_SIZE, *PIXELS), np.uint8),
+        Split(
+            random.integers(0, 256, (BATCH_SIZE, prod(PIXELS)), np.uint8),
             random.integers(0, CLASSES, BATCH_SIZE),
             tuple(map(str, range(CLASSES))),
+            InputSpec(*PIXELS),
         ).save(path)
         seconds = []
         for count in (1, 2):
@@ -46,13 +49,13 @@ def measure() -> float:
 
 def main() -> None:
     """Train on the split, and print the seconds from the first process."""
-    from stages.formats.split_file import LabelledImages
+    from stages.formats.split_file import Split
     from stages.training.data import Examples
     from stages.training.loop import CPU, fit
     from stages.training.processes import joined_processes
     from stages.training.settings import TrainParams
 
-    training = Examples.of(LabelledImages.load(Path(sys.argv[1])))
+    training = Examples.of(Split.load(Path(sys.argv[1])))
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(
         update={"batch_size": BATCH_SIZE, "iterations": STEPS}
     )

@@ -85,7 +85,7 @@ def ours(watch: Watch, changes: dict[str, Any]) -> Measured:
         for images, labels in map(mnist.read, ("train", "t10k"))
     )
     watch.start()
-    use_threads(params.batch_size * training.pixels.shape[1] * mnist.CLASSES)
+    use_threads(params.batch_size * training.features.shape[1] * mnist.CLASSES)
     history = History(params, test)
     for step in fit(params, training, mnist.CLASSES):
         history.add(step)

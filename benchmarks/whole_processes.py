@@ -17,7 +17,8 @@ import yaml
 from benchmarks import mnist
 from benchmarks.pictures import time
 from benchmarks.training import TUTORIAL
-from stages.formats.split_file import LabelledImages
+from stages.formats.input_spec import InputSpec
+from stages.formats.split_file import Split
 
 PYTHON = sys.executable
 REPETITIONS = 3
@@ -64,9 +65,11 @@ def train_at_the_tutorials_settings(folder: Path) -> list[str]:
     for split in ("train", "t10k"):
         images, labels = mnist.read(split)
         classes = tuple(map(str, range(mnist.CLASSES)))
-        LabelledImages(images, labels, classes).save(folder / f"{split}.safetensors")
+        rows, spec = images.reshape(len(images), -1), InputSpec(*images.shape[1:])
+        Split(rows, labels, classes, spec).save(folder / f"{split}.safetensors")
     return [
         *(PYTHON, "-m", "stages.train", f"--params={folder / 'params.yaml'}"),
         *(f"--train={folder / 'train.safetensors'}", f"--validation={folder / 't10k.safetensors'}"),
         *(f"--model={folder / 'model.safetensors'}", f"--history={folder / 'history.csv'}"),
+        f"--metrics={folder / 'validation.json'}",
     ]

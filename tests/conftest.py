@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
+from tests.splits import pixel_split
 
 settings.register_profile("busy machine", deadline=None)  # time is for benchmarks/ to measure
 settings.load_profile("busy machine")
@@ -23,18 +24,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def make_images() -> Callable[..., LabelledImages]:
+def make_images() -> Callable[..., Split]:
     """Images whose classes differ in brightness and place, with noise: learnable, not separable."""
 
     def make(
         n: int = 60, k: int = 3, shape: tuple[int, int, int] = (1, 4, 5), seed: int = 0
-    ) -> LabelledImages:
+    ) -> Split:
         generator = np.random.default_rng(seed)
         labels = np.arange(n) % k
         prototypes = generator.integers(0, 256, (k, *shape))
         noise = generator.integers(-120, 121, (n, *shape))
         images = (prototypes[labels] + noise).clip(0, 255).astype(np.uint8)
-        return LabelledImages(images, labels, tuple(f"class {i}" for i in range(k)))
+        return pixel_split(images, labels, tuple(f"class {i}" for i in range(k)))
 
     return make
 

@@ -11,21 +11,22 @@ from hypothesis import strategies as st
 
 from stages.evaluate import EvaluateParams, evaluate
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from tests.report.drawn import captioned
+from tests.splits import pixel_split
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 PARAMS = EvaluateParams(batch_size=16, calibration_bins=10, mistakes=6)
 OUTPUTS = ("metrics.json", "predictions.csv", "plots")
 
 
-def random_model(split: LabelledImages) -> Model:
-    k, d = len(split.classes), split.pixels.shape[1]
+def random_model(split: Split) -> Model:
+    k, d = len(split.classes), split.features.shape[1]
     weight = np.random.default_rng(0).normal(size=(k, d)).astype(np.float32).astype(np.float64)
-    return Model(weight, np.zeros(k), split.classes, split.image_shape, split.fit)
+    return Model(weight, np.zeros(k), split.classes, split.spec)
 
 
-def run_evaluate(folder: Path, split: LabelledImages, params: EvaluateParams = PARAMS) -> None:
+def run_evaluate(folder: Path, split: Split, params: EvaluateParams = PARAMS) -> None:
     split.save(folder / "test")
     random_model(split).save(folder / "model", {})
     evaluate(params, *(folder / name for name in ("model", "test", *OUTPUTS)))
@@ -56,13 +57,13 @@ def test_each_row_of_the_predictions_is_of_the_picture_that_it_names(
 ) -> None:
     made = make_images(n=100)
     names = "".join(f"test/{99 - i}, {i % 7}.png\n" for i in range(100)).encode()
-    split = LabelledImages(
+    split = pixel_split(
         made.images, made.labels, ("a", "b", "c"), names=np.frombuffer(names, np.uint8)
     )
     run_evaluate(tmp_path, split)
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    log_p = random_model(split).log_probabilities(split.pixels)
+    log_p = random_model(split).log_probabilities(split.features)
     assert [(row["picture"], row["actual"], row["predicted"], row["loss"]) for row in rows] == [
         (f"test/{99 - i}, {i % 7}.png", "abc"[label], "abc"[log_p[i].argmax()], f"{loss:.6f}")
         for i, label in enumerate(split.labels)
@@ -105,7 +106,7 @@ def test_metrics_json_has_sorted_keys_one_on_each_line(tmp_path: Path, make_imag
 def test_names_of_classes_are_written_as_they_are(tmp_path: Path, make_images: Make) -> None:
     classes = ("孙悟空", "a.b", 'with "quotes", <tags> & a\nline')
     made = make_images()
-    run_evaluate(tmp_path, LabelledImages(made.images, made.labels, classes))
+    run_evaluate(tmp_path, pixel_split(made.images, made.labels, classes))
     text = (tmp_path / "metrics.json").read_text(encoding="utf-8")
     assert '"孙悟空": ' in text
     assert set(json.loads(text)["recall"]) == set(classes)

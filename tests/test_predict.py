@@ -13,33 +13,34 @@ import pytest
 from PIL import Image
 
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.images.decoding import Unreadable
 from stages.images.preprocessing import Preprocessing
 from stages.predict import answers, find_pictures, model_of_the_pipeline
 from tests.conftest import ROOT
+from tests.splits import pixel_split
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 CLASSES = ("猫", "a dog", "Äpfel")
 
 
 @pytest.fixture
-def split(make_images: Make) -> LabelledImages:
+def split(make_images: Make) -> Split:
     made = make_images(n=90, k=3, shape=(3, 8, 10))
-    return LabelledImages(made.images, made.labels, CLASSES, "pad")
+    return pixel_split(made.images, made.labels, CLASSES, "pad")
 
 
 @pytest.fixture
-def model_path(tmp_path: Path, split: LabelledImages) -> Path:
+def model_path(tmp_path: Path, split: Split) -> Path:
     """A model of pictures of 8 x 10 pixels in colour, which pads others."""
     path = tmp_path / "a model.safetensors"
     weight = np.random.default_rng(0).normal(0, 0.1, (3, 240))
-    Model(weight, np.array([0.1, 0.2, -0.3]), CLASSES, split.image_shape, split.fit).save(path, {})
+    Model(weight, np.array([0.1, 0.2, -0.3]), CLASSES, split.spec).save(path, {})
     return path
 
 
 @pytest.fixture
-def folder(tmp_path: Path, split: LabelledImages) -> Path:
+def folder(tmp_path: Path, split: Split) -> Path:
     """The split's pictures as PNG files, in folders with spaces and other scripts."""
     folder = tmp_path / "my 图片"
     for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
@@ -67,9 +68,9 @@ def all_answers(model: Path, pictures: Sequence[str], top: int) -> list[list[tup
 
 
 def test_the_answers_for_files_are_the_models_for_the_same_images(
-    model_path: Path, folder: Path, split: LabelledImages
+    model_path: Path, folder: Path, split: Split
 ) -> None:
-    expected = np.exp(Model.load(model_path).log_probabilities(split.pixels))  # (N, K)
+    expected = np.exp(Model.load(model_path).log_probabilities(split.features))  # (N, K)
     pictures = sorted(find_pictures([str(folder)]), key=lambda path: Path(path).name)
     found = all_answers(model_path, pictures, top=3)
     assert len(found) == len(split)

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from stages.formats.idx import idx_bytes
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.images.splits import choose
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
@@ -40,11 +40,11 @@ def load(folder: Path, **changes: Any) -> TensorizeParams:
     return TensorizeParams.load(path, "tensorize")
 
 
-def run(raw: Path, out: Path, **changes: Any) -> dict[str, LabelledImages]:
+def run(raw: Path, out: Path, **changes: Any) -> dict[str, Split]:
     """Tensorize `raw` into the folder `out`."""
     train, validation, test = (out / name for name in OUTS)
     tensorize(load(raw.parent, **changes), raw, train, validation, test, out / "skipped.csv")
-    return {name: LabelledImages.load(out / name) for name in OUTS}
+    return {name: Split.load(out / name) for name in OUTS}
 
 
 def command(raw: Path, out: Path, **options: Any) -> "subprocess.Popen[str]":
@@ -85,7 +85,7 @@ def with_test(raw: Path) -> Path:
     return raw
 
 
-def values(images: LabelledImages) -> list[int]:
+def values(images: Split) -> list[int]:
     return [int(image[0, 0, 0]) for image in images.images]
 
 
@@ -97,7 +97,7 @@ def test_a_folder_of_pictures_becomes_three_splits(raw: Path, tmp_path: Path) ->
     splits = run(raw, tmp_path / "out")
     for split in splits.values():
         assert split.classes == ("cat", "dog")
-        assert split.image_shape == (1, 2, 3)
+        assert split.spec.image_shape == (1, 2, 3)
         assert values(split) == sorted(values(split))
         assert split.labels.tolist() == [int(value >= 12) for value in values(split)]
         assert split.pictures == [name_of(value) for value in values(split)]
@@ -200,8 +200,8 @@ def test_unreadable_pictures_are_an_error_or_are_left_out_and_listed(
 
 def test_fit_and_channels_are_applied_and_recorded(raw: Path, tmp_path: Path) -> None:
     splits = run(raw, tmp_path / "out", fit="pad", size=3, channels=3)
-    assert {split.fit for split in splits.values()} == {"pad"}
-    assert splits["train"].image_shape == (3, 3, 3)
+    assert {split.spec.fit for split in splits.values()} == {"pad"}
+    assert splits["train"].spec.image_shape == (3, 3, 3)
     assert not splits["train"].images[:, :, 2].any()  # 3 x 2 pixels lie above a row of black
 
 
@@ -339,7 +339,7 @@ def test_the_command_writes_the_same_bytes_in_any_folder(tmp_path: Path) -> None
     run(raw, tmp_path / "alone", channels=3, size=8, skip_broken=True)
     assert contents(out) == contents(tmp_path / "alone")
     assert set(contents(out)) == {*OUTS, "skipped.csv"}
-    assert LabelledImages.load(out / "train").classes == ("狗", "猫 cat")
+    assert Split.load(out / "train").classes == ("狗", "猫 cat")
     skipped = (out / "skipped.csv").read_text(encoding="utf-8")
     assert skipped == "picture,reason\ntrain/狗/坏.png,an empty file\n"
 

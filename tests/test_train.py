@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.formats.input_spec import InputSpec
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.train import train
 from stages.training.loop import GROWTH_STEPS, LARGE_GROWTH
+from tests.splits import pixel_split
 from tests.training.runs import growth_by_hand, last_step, make_params, save_splits
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 
 
 def test_train_writes_the_same_bytes_again(tmp_path: Path, make_images: Make) -> None:
@@ -27,13 +29,13 @@ def test_train_writes_the_last_steps_weights_in_float32_and_its_params(
     tmp_path: Path, make_images: Make
 ) -> None:
     made = make_images(shape=(3, 2, 5))
-    split = LabelledImages(made.images, made.labels, ("猫", "b", "c"), "pad")
-    *_, model_path, _ = paths = save_splits(tmp_path, split, split)
+    split = pixel_split(made.images, made.labels, ("猫", "b", "c"), "pad")
+    *_, model_path, _, _ = paths = save_splits(tmp_path, split, split)
     train(make_params(), *paths)
     model, step = Model.load(model_path), last_step(split)
     for found, exact in ((model.weight, step.weight), (model.bias, step.bias)):
         assert np.array_equal(found, exact.numpy().astype(np.float32))
-    assert (model.classes, model.image_shape, model.fit) == (split.classes, (3, 2, 5), "pad")
+    assert (model.classes, model.spec) == (split.classes, InputSpec(3, 2, 5, "pad"))
     assert model.serialized(make_params().model_dump()) == model_path.read_bytes()
 
 

@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.formats.split_file import LabelledImages, write_split
+from stages.formats.input_spec import InputSpec
+from stages.formats.split_file import Split, write_split
 from tests.conftest import ROOT
 from tests.formats.hostile import NESTED, damaged, short, write
+from tests.splits import pixel_split
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 
 # Characters that splitlines() takes for line feeds, and ones of several bytes in UTF-8.
 NAMES = ("train/a/x.png", "train/a/\u2028\u2029\x85\r\x0b.png", "", "train/猫 cat/ü.png", "😀")
@@ -38,17 +40,18 @@ def test_a_split_comes_back_from_its_file_which_has_safetensors_own_bytes(
     images = generator.integers(0, 256, (n, *shape), np.uint8)
     labels = generator.integers(0, 3, n)
     names = lines(*NAMES[:n])
-    saved = LabelledImages(images, labels, ("naïve", "二", 'a "b", c'), "pad", names)
+    saved = pixel_split(images, labels, ("naïve", "二", 'a "b", c'), "pad", names)
     path = tmp_path_factory.mktemp("images") / "split.safetensors"
     saved.save(path)
-    about = json.dumps({"classes": saved.classes, "fit": saved.fit}, ensure_ascii=False)
+    about = {"classes": saved.classes, "input": saved.spec.to_json()}
     assert path.read_bytes() == safetensors.numpy.save(
-        {"images": images, "labels": labels, "names": names}, {"split": about}
+        {"features": images.reshape(n, -1), "labels": labels, "names": names},
+        {"split": json.dumps(about, ensure_ascii=False)},
     )
-    loaded = LabelledImages.load(path)
+    loaded = Split.load(path)
     assert np.array_equal(loaded.images, images)
     assert np.array_equal(loaded.labels, labels)
-    assert (loaded.classes, loaded.fit) == (saved.classes, "pad")
+    assert (loaded.classes, loaded.spec) == (saved.classes, InputSpec(*shape, "pad"))
     assert loaded.pictures == saved.pictures == list(NAMES[:n])
 
 
@@ -56,8 +59,8 @@ def test_pictures_without_names_have_their_numbers(tmp_path: Path, make_images: 
     split = make_images(n=3)
     assert split.pictures == ["0", "1", "2"]
     split.save(tmp_path / "split")
-    loaded = LabelledImages.load(tmp_path / "split")
-    assert loaded.names.tobytes() == b"0\n1\n2\n"
+    loaded = Split.load(tmp_path / "split")
+    assert not len(loaded.names)
     assert loaded.pictures == split.pictures
 
 
@@ -66,7 +69,7 @@ def test_a_splits_bytes_depend_on_its_content_alone(tmp_path: Path, make_images:
     make_images().save(one)
     code = (
         "import sys; from pathlib import Path;"
-        "from stages.formats.split_file import LabelledImages as L;"
+        "from stages.formats.split_file import Split as L;"
         "L.load(Path(sys.argv[1])).save(Path(sys.argv[2]))"
     )
     subprocess.run(
@@ -75,22 +78,65 @@ def test_a_splits_bytes_depend_on_its_content_alone(tmp_path: Path, make_images:
     assert one.read_bytes() == two.read_bytes()
 
 
+@given(sizes=st.lists(st.integers(0, 3), max_size=4), with_images=st.booleans())
+def test_a_split_written_in_chunks_has_safetensors_own_bytes(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], with_images: bool
+) -> None:
+    path, n = tmp_path_factory.getbasetemp() / "split.safetensors", sum(sizes)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (n, 3, 2, 2), np.uint8)
+    features, labels = generator.integers(0, 256, (n, 7), np.uint8), np.arange(n)
+    spec = InputSpec(3, 2, 2, features="gradients")
+    cuts = np.cumsum(sizes)[:-1]
+    chunks = zip(np.split(features, cuts), np.split(images, cuts), strict=True)
+    names = [f"{i}.png" for i in range(n)]
+    write_split(path, chunks, labels, names, "abcdefghijklm", spec, 7, with_images)
+    tensors: dict[str, Any] = {"features": features, "labels": labels, "names": lines(*names)}
+    if with_images:
+        tensors["images"] = images
+    about = json.dumps({"classes": "abcdefghijklm", "input": spec.to_json()})
+    assert path.read_bytes() == safetensors.numpy.save(tensors, {"split": about})
+
+
+def test_a_split_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def broken_off() -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        yield FEATURES, IMAGES
+        raise OSError("the disk is gone")
+
+    path, labels = tmp_path / "split.safetensors", np.zeros(4, np.int64)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_split(path, broken_off(), labels, [], "ab", InputSpec(1, 2, 2), 4, with_images=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_of_gradients_has_images_only_if_they_were_stored(tmp_path: Path) -> None:
+    spec = InputSpec(1, 2, 2, features="gradients")
+    features = np.zeros((2, 9), np.uint8)
+    with pytest.raises(ValueError, match="found features alone; expected images"):
+        _ = Split(features, LABELS, ("a", "b"), spec).images
+    Split(features, LABELS, ("a", "b"), spec, stored_images=IMAGES + 3).save(tmp_path / "s")
+    loaded = Split.load(tmp_path / "s")
+    assert (loaded.images == 3).all()
+    assert loaded.features.shape == (2, 9)
+
+
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows files have no holes")
 def test_a_split_may_be_larger_than_the_memory(tmp_path: Path) -> None:
     shape, path = (3, 2000, 2000), tmp_path / "split.safetensors"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     n = 2 * memory // 12_000_000
-    write_split(path, [], shape, np.zeros(n, np.int64), [], ("a", "b"), "crop")
+    spec, labels = InputSpec(*shape), np.zeros(n, np.int64)
+    write_split(path, [], labels, [], ("a", "b"), spec, 12_000_000, with_images=False)
     os.truncate(path, path.stat().st_size + n * 12_000_000)  # a hole: it takes no space on disk
-    split = LabelledImages.load(path)
+    split = Split.load(path)
     assert split.images.shape == (n, *shape)
     assert not split.images[-1].any()
 
 
 def test_a_loaded_split_cannot_be_written_to(tmp_path: Path, make_images: Make) -> None:
     make_images().save(tmp_path / "split")
-    loaded = LabelledImages.load(tmp_path / "split")
-    for array in (loaded.images, loaded.labels, loaded.pixels):
+    loaded = Split.load(tmp_path / "split")
+    for array in (loaded.images, loaded.labels, loaded.features):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -107,13 +153,15 @@ def test_batches_hold_every_image_in_order(make_images: Make) -> None:
 def test_a_missing_split_is_told_with_the_remedy(tmp_path: Path) -> None:
     for path in (tmp_path / "split", tmp_path):
         with pytest.raises(FileNotFoundError, match="no such file; `dvc repro tensorize` makes it"):
-            LabelledImages.load(path)
+            Split.load(path)
 
 
 IMAGES = np.zeros((2, 1, 2, 2), np.uint8)
 LABELS = np.array([0, 1])
-TENSORS: dict[str, Any] = {"images": IMAGES, "labels": LABELS, "names": lines("x", "y")}
-ABOUT = {"classes": ["a", "b"], "fit": "crop"}
+FEATURES = np.zeros((2, 4), np.uint8)
+TENSORS: dict[str, Any] = {"features": FEATURES, "labels": LABELS, "names": lines("x", "y")}
+SPEC = InputSpec(1, 2, 2).to_json()
+ABOUT = {"classes": ["a", "b"], "input": SPEC}
 
 
 @pytest.mark.parametrize(
@@ -124,12 +172,13 @@ ABOUT = {"classes": ["a", "b"], "fit": "crop"}
         ({"labels": LABELS.astype(np.uint64)}, {}, "found tensors .*'labels': 'U64'.*expected"),
         ({"names": LABELS}, {}, "found tensors .*'names': 'I64'.*expected"),
         ({"another": LABELS}, {}, "found tensors .*'another'.*expected"),
-        ({"images": IMAGES[0]}, {}, r"images: found \(1, 2, 2\) uint8; expected \(N, C, H, W\)"),
-        ({"images": IMAGES[None]}, {}, r"images: found \(1, 2, 1, 2, 2\) uint8; expected"),
-        ({"images": IMAGES.reshape(2, 2, 2, 1)}, {}, r"found \(2, 2, 2, 1\); expected \(N, 1 or 3"),
-        ({"images": IMAGES[..., :0]}, {}, r"found \(2, 1, 2, 0\); expected \(N, 1 or 3, H, W\)"),
-        ({"images": IMAGES[:, :0]}, {}, r"found \(2, 0, 2, 2\); expected \(N, 1 or 3, H, W\)"),
-        ({"labels": LABELS[:1]}, {}, r"labels: found \(1,\) int64; expected \(2,\) int64"),
+        ({"images": IMAGES[0]}, {}, r"images: found \(1, 2, 2\) uint8; expected \(2, 1, 2, 2\)"),
+        ({"images": IMAGES[..., :1]}, {}, r"images: found .*; expected \(2, 1, 2, 2\) uint8"),
+        ({"features": FEATURES[0]}, {}, r"features: found \(4,\) uint8; expected \(2, 4\)"),
+        ({"features": FEATURES[:1]}, {}, r"features: found \(1, 4\) uint8; expected \(2, 4\)"),
+        ({"features": FEATURES[:, :3]}, {}, r"features: found \(2, 3\) uint8; expected \(2, 4\)"),
+        ({"features": FEATURES.astype(np.int64)}, {}, "found tensors .*'features': 'I64'.*"),
+        ({"labels": LABELS[:1]}, {}, r"features: found \(2, 4\) uint8; expected \(1, 4\)"),
         ({"labels": LABELS[:, None]}, {}, r"labels: found \(2, 1\) int64; expected \(2,\) int64"),
         ({"labels": LABELS - 1}, {}, "labels: found -1 to 0; expected 0 to 1, for 2 classes"),
         ({"labels": LABELS + 1}, {}, "labels: found 1 to 2; expected 0 to 1, for 2 classes"),
@@ -145,11 +194,11 @@ ABOUT = {"classes": ["a", "b"], "fit": "crop"}
         ({}, {"classes": [0, 1]}, "classes: found .*; expected a list of names"),
         ({}, {"classes": {"a": 0, "b": 1}}, "classes: found .*; expected a list of names"),
         ({}, {"classes": ["a" * 20_000] * 2}, "classes: found .*; expected distinct names"),
-        ({}, {"fit": "squash"}, "fit: found 'squash'; expected crop or pad"),
-        ({}, {"fit": None}, "fit: found None; expected crop or pad"),
-        ({}, None, "metadata split: found None; expected an object with the keys classes, fit"),
-        ({}, "7", "metadata split: found 7; expected an object with the keys classes, fit"),
-        ({}, '{"fit": "pad"}', "expected an object with the keys classes, fit"),
+        ({}, {"input": SPEC | {"fit": "squash"}}, "fit: found 'squash'; expected crop or pad"),
+        ({}, {"input": SPEC | {"height": 3}}, r"features: found \(2, 4\) .*expected \(2, 6\)"),
+        ({}, None, "metadata split: found None; expected an object with the keys classes, input"),
+        ({}, "7", "metadata split: found 7; expected an object with the keys classes, input"),
+        ({}, '{"input": {}}', "expected an object with the keys classes, input"),
         ({}, "{", "Expecting"),
         ({}, NESTED, "recursion"),
     ],
@@ -160,8 +209,8 @@ def test_what_is_not_a_split_is_refused_in_a_line(
 ) -> None:
     changed = ABOUT | about if isinstance(about, dict) else about
     write(tmp_path / "s", TENSORS | tensors, "split", changed)
-    with pytest.raises(ValueError, match=f"s: not labelled images .*{problem}") as caught:
-        LabelledImages.load(tmp_path / "s")
+    with pytest.raises(ValueError, match=f"s: not a split of this pipeline .*{problem}") as caught:
+        Split.load(tmp_path / "s")
     assert str(caught.value).endswith("; `dvc repro -f tensorize` regenerates it")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -171,8 +220,8 @@ def test_what_is_not_a_split_is_refused_in_a_line(
 def test_a_split_without_one_of_its_tensors_is_refused(tmp_path: Path, missing: str) -> None:
     tensors = {name: tensor for name, tensor in TENSORS.items() if name != missing}
     write(tmp_path / "s", tensors, "split", ABOUT)
-    with pytest.raises(ValueError, match="s: not labelled images .*found tensors"):
-        LabelledImages.load(tmp_path / "s")
+    with pytest.raises(ValueError, match="s: not a split of this pipeline .*found tensors"):
+        Split.load(tmp_path / "s")
 
 
 def test_a_damaged_split_is_refused_or_still_a_valid_one(tmp_path: Path, make_images: Make) -> None:
@@ -181,12 +230,12 @@ def test_a_damaged_split_is_refused_or_still_a_valid_one(tmp_path: Path, make_im
     for content in damaged((tmp_path / "s").read_bytes()):
         (tmp_path / "s").write_bytes(content)
         try:
-            split = LabelledImages.load(tmp_path / "s")
+            split = Split.load(tmp_path / "s")
         except ValueError as error:
             problems.append(str(error))
         else:  # a letter of a class's name, say
             assert split.images.shape == (60, 1, 4, 5)
     assert len(problems) > 200
     for problem in problems:
-        assert problem.startswith(f"{tmp_path / 's'}: not labelled images (")
+        assert problem.startswith(f"{tmp_path / 's'}: not a split of this pipeline (")
         assert "\n" not in problem

@@ -1,20 +1,22 @@
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from stages.formats.input_spec import InputSpec
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
-from stages.report.figures import mistakes_figure, weights_figure
+from stages.formats.split_file import Split
+from stages.report.figures import contributions, mistakes_figure, strokes_figure, weights_figure
 from tests.report.drawn import captioned, texts
 from tests.report.made_up import predictions_of
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 
 
 def random_model(k: int, shape: tuple[int, int, int]) -> Model:
     weight = np.random.default_rng(0).normal(size=(k, np.prod(shape)))
-    return Model(weight, np.zeros(k), tuple(f"class {i}" for i in range(k)), shape, "crop")
+    return Model(weight, np.zeros(k), tuple(f"class {i}" for i in range(k)), InputSpec(*shape))
 
 
 def test_mistakes_are_drawn_the_most_confident_first_each_above_its_own_caption(
@@ -67,3 +69,27 @@ def test_the_weights_of_coloured_pictures_keep_their_channels_and_places() -> No
     assert first[2, 3].tolist() == [128, 255, 128]
     assert second[2, 3].tolist() == [128, 0, 128]
     assert np.argwhere(first != 128).tolist() == np.argwhere(second != 128).tolist() == [[2, 3, 1]]
+
+
+def test_contributions_weigh_each_feature_as_a_typical_image_has_it() -> None:
+    features = np.array([[10, 0], [30, 4], [0, 51], [0, 153]], np.uint8)
+    spec = InputSpec(1, 1, 2)
+    split = Split(features, np.array([0, 0, 1, 1]), ("a", "b"), spec)
+    model = Model(np.array([[1.0, -2.0], [0.0, 4.0]]), np.zeros(2), ("a", "b"), spec)
+    # Beyond the mean of the classes: [[0.5, -3], [-0.5, 3]]; means: [20, 2] of a, [0, 102] of b.
+    expected = np.array([[0.5 * 20, -3 * 102], [-0.5 * 20, 3 * 102]]) / 255
+    for batch_size in (1, 3, 10):
+        np.testing.assert_allclose(contributions(model, split, batch_size), expected, rtol=1e-12)
+
+
+def test_the_strokes_of_each_class_are_drawn_above_its_name() -> None:
+    cells = np.zeros((3, 8, 2, 2))
+    cells[0, 0, 0, 0] = cells[1, 4, 0, 1] = 1.0  # opposite gradients have the same edge
+    cells[2, 6, 1, 1] = -1.0
+    svg = strokes_figure(cells, ("x", "y", "z"))
+    assert re.findall(r'd="([^"]*)" stroke="(#[0-9a-f]+)"', svg) == [
+        ("M8 1l0 14", "#b2182b"),
+        ("M24 1l0 14", "#b2182b"),
+        ("M31 24l-14 0", "#2166ac"),
+    ]
+    assert texts(svg)[2:] == ["x", "y", "z"]

@@ -12,22 +12,23 @@ from sklearn.metrics import (
 )
 
 from stages.formats.model_file import Model
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.report.metrics import metrics, predict, reliability
 from tests.report.made_up import predictions_of
+from tests.splits import pixel_split
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 
 
 @pytest.mark.parametrize("batch_size", [1, 16, 1000])
 def test_metrics_equal_those_of_scikit_learn(make_images: Make, batch_size: int) -> None:
     made = make_images(n=500, k=5)
     kept = np.flatnonzero((made.labels == 3) | (np.arange(500) % 7 <= made.labels))[:200]
-    split = LabelledImages(made.images[kept], made.labels[kept], made.classes)
+    split = pixel_split(made.images[kept], made.labels[kept], made.classes)
     assert len(set(np.bincount(split.labels).tolist())) > 3
     weight = np.random.default_rng(0).normal(size=(5, 20))
-    model = Model(weight, np.arange(5.0), split.classes, (1, 4, 5), "crop")
-    logits = split.pixels / 255 @ weight.T + model.bias
+    model = Model(weight, np.arange(5.0), split.classes, split.spec)
+    logits = split.features / 255 @ weight.T + model.bias
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     actual, answers = split.labels, p.argmax(1)
 

@@ -19,8 +19,10 @@ from stages.report.svg import (
     png,
     rgb,
     shortened,
+    strokes,
     templates,
 )
+from stages.report.svg import images as drawings
 from tests.report.drawn import SVG, captioned, pictures, texts
 
 
@@ -90,7 +92,7 @@ def test_no_images_are_fitted_to_none() -> None:
 @pytest.mark.parametrize("number", [1, 25, 300])
 def test_a_figure_of_large_images_is_a_small_file(number: int) -> None:
     images = np.broadcast_to(np.uint8(0), (number, 3, 300, 300))
-    svg = figure("a", "b", rgb(fitted(images)), [("caption",)] * number, columns=10)
+    svg = figure("a", "b", drawings(rgb(fitted(images))), [("caption",)] * number, columns=10)
     assert len(svg) < 4.2e6 + 1000 * number
 
 
@@ -119,12 +121,11 @@ def test_any_name_can_be_drawn_in_the_room_it_has(text: str, room: int) -> None:
     short = shortened(text, room)
     assert breadth(short) <= room
     assert short == text or "…" in short or "\N{REPLACEMENT CHARACTER}" in short
-    ET.fromstring(figure("a", "b", np.zeros((1, 1, 1, 3), np.uint8), [(text,)], columns=1).encode())
+    ET.fromstring(figure("a", "b", [""], [(text,)], columns=1).encode())
 
 
 def test_the_tooltip_of_a_shortened_name_is_all_of_it() -> None:
-    blank = np.zeros((2, 1, 1, 3), np.uint8)
-    svg = ET.fromstring(figure("a", "b", blank, [("x" * 40,), ("short",)], columns=2))
+    svg = ET.fromstring(figure("a", "b", ["", ""], [("x" * 40,), ("short",)], columns=2))
     assert [element.text for element in svg.iter(f"{SVG}title")] == ["x" * 40]
 
 
@@ -133,7 +134,7 @@ def test_a_figure_has_each_picture_above_its_own_caption(columns: int) -> None:
     grey = np.arange(5, dtype=np.uint8)
     captions = [(f"<{value}>", "two lines")[: 1 + value % 2] for value in grey]
     squares = np.broadcast_to(grey[:, None, None, None], (5, 2, 2, 3))
-    svg = figure("a < b", "c & d", squares, captions, columns=columns)
+    svg = figure("a < b", "c & d", drawings(squares), captions, columns=columns)
     assert texts(svg)[:2] == ["a < b", "c & d"]
     found = captioned(svg)
     assert [(tuple(caption), pixels.tolist()) for caption, pixels in found] == [
@@ -146,3 +147,14 @@ def test_a_figure_has_each_picture_above_its_own_caption(columns: int) -> None:
     for y, x in places:
         assert left <= x <= left + width - SIDE
         assert y + SIDE + CAPTION <= height
+
+
+def test_strokes_run_across_the_directions_of_their_gradients_and_tell_strength_and_sign() -> None:
+    strength = np.zeros((4, 2, 2))
+    strength[0, 0, 1], strength[2, 1, 0] = 1.0, -0.25  # upright and level edges
+    svg = ET.fromstring(strokes(strength).replace("<svg", f'<svg xmlns="{SVG[1:-1]}"'))
+    drawn = {path.get("d"): path for path in svg.iter(f"{SVG}path")}
+    assert drawn.keys() == {"M24 1l0 14", "M15 24l-14 0"}
+    red, blue = drawn["M24 1l0 14"], drawn["M15 24l-14 0"]
+    assert (red.get("stroke"), red.get("stroke-opacity")) == ("#b2182b", "1.00")
+    assert (blue.get("stroke"), blue.get("stroke-opacity")) == ("#2166ac", "0.50")

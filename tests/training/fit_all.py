@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.train import published
 from stages.training.data import Examples
 from stages.training.history import History
@@ -38,7 +38,7 @@ PARAMS = [
 ]
 
 
-def fitted(split: LabelledImages, params: TrainParams, processes: Processes) -> list[str]:
+def fitted(split: Split, params: TrainParams, processes: Processes) -> list[str]:
     """The hash of the model's file, and the losses of the history."""
     examples = Examples.of(split)
     history = History(params, examples, processes)
@@ -50,7 +50,7 @@ def fitted(split: LabelledImages, params: TrainParams, processes: Processes) -> 
 
 
 def main() -> None:
-    split = LabelledImages.load(Path(sys.argv[1]))
+    split = Split.load(Path(sys.argv[1]))
     with joined_processes(CPU) as processes:
         double = [fitted(split, params, processes) for params in PARAMS]
         torch.float64 = torch.float32  # the loop asks for its precision by this name

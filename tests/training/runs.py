@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.data import Examples
 from stages.training.loop import GROWTH_STEPS, Step, error_growth, fit, relative_noise
 from stages.training.settings import TrainParams
@@ -36,14 +36,14 @@ def make_params(**changes: Any) -> TrainParams:
     return TrainParams(**DEFAULTS | changes)
 
 
-def last_step(split: LabelledImages, **changes: Any) -> Step:
+def last_step(split: Split, **changes: Any) -> Step:
     """The last step of a run on a split."""
     steps = fit(make_params(**changes), Examples.of(split), len(split.classes))
     (last,) = deque(steps, maxlen=1)
     return last
 
 
-def growth_by_hand(split: LabelledImages, params: TrainParams) -> float:
+def growth_by_hand(split: Split, params: TrainParams) -> float:
     """How rounding errors grow in the first steps of a run, from the run and its disturbed twin."""
     training, generator = Examples.of(split), torch.Generator().manual_seed(0)
     run = fit(params, training, len(split.classes))
@@ -52,9 +52,10 @@ def growth_by_hand(split: LabelledImages, params: TrainParams) -> float:
     return error_growth(step, noisy)
 
 
-def save_splits(folder: Path, training: LabelledImages, validation: LabelledImages) -> list[Path]:
-    """Two splits on disk; their paths, and those of the model and the history to come."""
-    paths = [folder / name for name in ("train", "validation", "model", "history.csv")]
+def save_splits(folder: Path, training: Split, validation: Split) -> list[Path]:
+    """Two splits on disk; their paths, and those of what `train` will write."""
+    names = ("train", "validation", "model", "history.csv", "validation.json")
+    paths = [folder / name for name in names]
     training.save(paths[0])
     validation.save(paths[1])
     return paths

@@ -4,13 +4,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.data import Examples
 from stages.training.history import History, Row
 from stages.training.loop import fit, mean_loss_and_accuracy
 from tests.training.runs import make_params
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 PARAMS = make_params(iterations=25, eval_every=10)
 
 

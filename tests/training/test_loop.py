@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy, linear, one_hot
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler
 
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.data import Examples
 from stages.training.loop import (
     LARGE_GROWTH,
@@ -22,9 +22,10 @@ from stages.training.loop import (
     mean_loss_and_accuracy,
 )
 from stages.training.processes import Processes
+from tests.splits import pixel_split
 from tests.training.runs import growth_by_hand, last_step, make_params
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 OPTIMIZERS = [("sgd", False), ("sgd", True), ("adam", False), ("adamw", False)]
 
 
@@ -32,10 +33,10 @@ def close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one, other, rtol=0, atol=1e-12)
 
 
-def pixels_and_labels(split: LabelledImages) -> tuple[torch.Tensor, torch.Tensor]:
+def pixels_and_labels(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """(N, D) float64 in 0 to 255, (N,)."""
     examples = Examples.of(split)
-    return examples.pixels.double(), examples.labels
+    return examples.features.double(), examples.labels
 
 
 def random_weights(k: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,7 +153,7 @@ def test_fit_finds_the_weights_that_scikit_learn_finds(make_images: Make) -> Non
     split = make_images(n=90)
     step = last_step(split, batch_size=90, iterations=3000, weight_decay=0.01, nesterov=True)
     with_one = np.hstack(
-        [split.pixels / 255, np.ones((90, 1))]
+        [split.features / 255, np.ones((90, 1))]
     )  # our weight decay is of the bias too
     theirs = LogisticRegression(C=1 / (90 * 0.01), fit_intercept=False, tol=1e-10, max_iter=10000)
     theirs.fit(with_one, split.labels)
@@ -167,7 +168,7 @@ def test_separable_images_are_learnt_without_error(
 ) -> None:
     labels = np.arange(40) % 4
     images = (255 * np.eye(4, dtype=np.uint8))[labels].reshape(40, 1, 2, 2)
-    split = LabelledImages(images, labels, tuple("abcd"))
+    split = pixel_split(images, labels, tuple("abcd"))
     step = last_step(
         split, optimizer=optimizer, nesterov=nesterov, schedule=schedule, iterations=200
     )

@@ -8,12 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.formats.split_file import LabelledImages
+from stages.formats.split_file import Split
 from stages.training.processes import ALONE, Processes, processes_asked_for, use_threads
 from tests.conftest import ROOT
 from tests.training.runs import finish, start
 
-Make = Callable[..., LabelledImages]
+Make = Callable[..., Split]
 Train = Callable[..., tuple[int, str, str]]
 
 
@@ -69,7 +69,7 @@ def train(tmp_path: Path, make_images: Make) -> Train:
         params["train"] |= {"iterations": 40, "eval_every": 20, "batch_size": batch_size}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         paths = {"params": "params.yaml", "train": "split", "validation": "split"}
-        paths |= {"model": model, "history": f"{model}.csv"}
+        paths |= {"model": model, "history": f"{model}.csv", "metrics": f"{model}.json"}
         arguments = [a for k, path in paths.items() for a in (f"--{k}", str(tmp_path / path))]
         command = [sys.executable, "-m", "stages.train", *arguments]
         process = start(command, TRAIN_PROCESSES=processes)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
-from stages.formats.split_file import LabelledImages
 from stages.verify import KERNELS
 from tests.conftest import ROOT
+from tests.splits import pixel_split
 from tests.training.runs import LIMIT, finish, start
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("split") / "split.safetensors"
     images = np.random.default_rng(0).integers(0, 256, (500, 1, 14, 14), np.uint8)
     labels = (images[:, 0, 3, 3].astype(np.int64) + images[:, 0, 9, 4]) * 5 // 511
-    LabelledImages(images, labels, tuple("abcde")).save(path)
+    pixel_split(images, labels, tuple("abcde")).save(path)
     return path
 
 
@@ -81,7 +81,8 @@ def arguments(split: Path, tmp_path_factory: pytest.TempPathFactory) -> Argument
 
     def to(folder: Path) -> list[str]:
         inputs = ["--params", str(path), "--train", str(split), "--validation", str(split)]
-        return [*inputs, "--model", str(folder / "model"), "--history", str(folder / "history")]
+        outputs = ("model", "history", "metrics")
+        return [*inputs, *(part for name in outputs for part in (f"--{name}", str(folder / name)))]
 
     return to
 
