@@ -1,6 +1,6 @@
 """Search for the constants of the features and for training defaults, on validation images only.
 
-    python -m benchmarks.features_search EXPERIMENT...
+    python -m benchmarks.features_search rates|longer|variants
 
 Each experiment prints rows of a markdown table; 10,000 of the 60,000 training images are held out at
 random (seeds 0 and 1), one linear layer is trained on the other 50,000 with batches of 100. Several
@@ -9,9 +9,7 @@ configurations share a pass over the batches: their weights are stacked.
 
 import gzip
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import cos, pi, sqrt
 from pathlib import Path
 
@@ -19,7 +17,6 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from stages.images import features as F
 from stages.images.features import Images, deskew, gradient_features
 
 RAW = Path("data/raw")
@@ -219,3 +216,40 @@ def try_variants(variants, lrs=(0.005, 0.01), names=("mnist", "fashion"), **opti
 
 
 DATA = {}
+
+
+def rates(iterations=3000, configs=tuple(Config(lr) for lr in (0.001, 0.003, 0.005, 0.007, 0.01, 0.015))):
+    for name in ("mnist", "fashion"):
+        images, y = read(name, "train")
+        x = torch.from_numpy(gradient_features(images))
+        show(f"{name} {iterations}", configs, *validate(x, y, configs, iterations=iterations))
+
+
+def longer():
+    rates(12_000, (Config(0.002), Config(0.003), Config(0.005), Config(0.007), Config(0.003, 0.1)))
+
+
+def variants():
+    try_variants({
+        "default": Variant(),
+        "P=3": Variant(pair_cells=3),
+        "P=5": Variant(pair_cells=5),
+        "+ diagonals": Variant(displacements=((0, 2), (2, 0), (2, 2), (2, -2))),
+        "first order 7x7": Variant(first_pool=2),
+        "pairs alone": Variant(with_first=False),
+        "second /64": Variant(second=64),
+        "second /256": Variant(second=256),
+        "blur": Variant(blur=True),
+        "local 5": Variant(local=5, first=64, second=512),
+        "12 x 12 cells": Variant(cells=12),
+        "12 directions": Variant(directions=12, second=256 / 3),
+        "6 directions": Variant(directions=6, second=170),
+        "weak gradients cut (A - 64)": Variant(floor=64),
+        "fourth root of Q": Variant(fourth=True),
+    })
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for experiment in sys.argv[1:]:
+        {"rates": rates, "longer": longer, "variants": variants}[experiment]()
