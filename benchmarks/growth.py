@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks import generated, pictures
 from benchmarks.memory import peak_anonymous_megabytes
-from stages.stored_images import Images, write_split
+from stages.images.stored_images import Images, write_split
 
 PYTHON = sys.executable
 PHOTOGRAPHS = 8_000  # so many that two processes decode them, as they do ten times as many

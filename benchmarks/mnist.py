@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.readers import read_idx
-from stages.stored_images import Images, Labels
+from stages.images.readers import read_idx
+from stages.images.stored_images import Images, Labels
 
 RAW = Path("data/raw")
 

@@ -21,7 +21,7 @@ def measure() -> float:
     """The ratio of the throughput of two processes to that of one."""
     import torch
 
-    from stages.images import LabelledImages
+    from stages.formats.split_file import LabelledImages
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "split.safetensors")
@@ -45,9 +45,9 @@ def measure() -> float:
 
 def main() -> None:
     """Train on the split, and print the seconds from the first process."""
-    from stages.images import LabelledImages
-    from stages.processes import joined_processes
+    from stages.formats.split_file import LabelledImages
     from stages.train import CPU, Splits, TrainParams, fit
+    from stages.training.processes import joined_processes
 
     training = LabelledImages.load(Path(sys.argv[1]))
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(

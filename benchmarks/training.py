@@ -72,8 +72,8 @@ def ours(watch: Watch, changes: dict[str, Any]) -> Measured:
     import torch
 
     from benchmarks import mnist
-    from stages.images import LabelledImages
-    from stages.model import use_threads
+    from stages.formats.model_file import use_threads
+    from stages.formats.split_file import LabelledImages
     from stages.train import Evaluation, Splits, TrainParams, fit
 
     watch.imported()

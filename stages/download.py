@@ -17,13 +17,13 @@ import typer
 from pydantic import Field, field_validator
 from typer import Option
 
-from stages.catalogue import closest, is_name, published, table
-from stages.command import run
-from stages.layout import take_pictures
-from stages.params import Params
-from stages.published import fetch_published
-from stages.sources import DATASETS, fetch
-from stages.whole_file import whole_folder, write_text
+from stages.base.command import run
+from stages.base.params import Params
+from stages.base.whole_files import whole_folder, write_text
+from stages.sources.known_datasets import DATASETS, fetch
+from stages.sources.own_pictures import take_pictures
+from stages.sources.torchvision_datasets import closest, is_name, published, table
+from stages.sources.torchvision_downloads import fetch_published
 
 ABOUT = "dataset.json"
 

@@ -1,223 +1,185 @@
-"""Why what stands in the working tree differs from what is committed.
+"""Why the outputs in the working tree differ from the committed ones.
 
-For each output that differs: is it rounding at a boundary, which is nobody's fault and happens to
-about one pair of machines in thousands, or a real difference, and then in what: params, code, data
-or versions?
+A model may differ because a float64 weight lies at a rounding boundary: that is nobody's fault, and
+happens to about one pair of machines in thousands. Everything else is a real difference, and the
+question is where it comes from: params, code, data or package versions.
 """
 
 import csv
 import hashlib
 import io
 import re
-import shlex
 import subprocess
+import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
 import typer
-import yaml
-from torch import Tensor
+from numpy.typing import NDArray
 
-from stages.command import run
-from stages.model import LogisticRegression, use_threads
-from stages.train import TrainParams, fit, read_splits
+from stages.base.command import run
+from stages.gate.changes import PACKAGES, what_changed
+from stages.gate.lockfile import Lockfile
+from stages.gate.report import changed_lines
+from stages.gate.revisions import WORKING_TREE, Revision, named
+from stages.training.exact_weights import ExactModel, Weights, exact_model
 
-NEAREST = 24  # weights whose rounding is tried the other way, alone, in pairs and in threes
-
-
-def inputs_that_differ(committed: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What decides the result and differs between two versions of dvc.lock, a line each."""
-    lines = []
-    made = {
-        out["path"]
-        for lock in (committed, now)
-        for stage in lock["stages"].values()
-        for out in stage.get("outs", [])
-    }
-    for name in sorted(committed["stages"].keys() | now["stages"].keys()):
-        before, after = (lock["stages"].get(name, {}) for lock in (committed, now))
-        if before.get("cmd") != after.get("cmd"):
-            lines.append(f"the command of {name}")
-        params = [_params(lock) for lock in (before, after)]
-        for key in sorted(params[0].keys() | params[1].keys()):
-            old, new = (values.get(key) for values in params)
-            if old != new:
-                lines.append(f"params: {key}: {old!r} was committed, now {new!r}")
-        deps = [{d["path"]: d["md5"] for d in lock.get("deps", [])} for lock in (before, after)]
-        for path in sorted(deps[0].keys() | deps[1].keys()):
-            if deps[0].get(path) != deps[1].get(path) and path not in made:
-                lines.append(f"{'code' if path.endswith('.py') else 'data'}: {path} ({name})")
-    return lines
-
-
-def _params(stage: dict[str, Any]) -> dict[str, Any]:
-    """The params that a stage's lock holds, by full name; DVC keeps sections and single keys."""
-    found: dict[str, Any] = {}
-    for name, value in stage.get("params", {}).get("params.yaml", {}).items():
-        found |= (
-            {f"{name}.{k}": v for k, v in value.items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
-    return found
+DECISIVE = ("numpy", "pillow", "pydantic", "safetensors", "torch")  # packages that decide bytes
+NEAREST = 24  # weights to round the other way: each alone, in pairs and in threes
 
 
 def versions_that_differ(lock: str) -> list[str]:
-    """The packages that decide bytes and are not the ones that the text of the lock file pins."""
+    """The decisive packages whose installed version is none that the text of the lock file pins."""
     lines = []
-    for package in ("torch", "numpy", "safetensors", "pydantic"):
+    for package in DECISIVE:
         pinned = re.findall(rf"^{package}==(\S+)", lock, re.MULTILINE)
         try:
             installed = version(package).partition("+")[0]
         except PackageNotFoundError:
-            installed = "not installed"
+            installed = "none"
         if installed not in pinned:
-            lines.append(
-                f"versions: {package} {' or '.join(pinned)} is pinned, {installed} is here"
-            )
+            expected = " or ".join(pinned) or "none"
+            lines.append(f"version of {package}: {expected} pinned, {installed} installed")
     return lines
 
 
-def roundings(exact: Tensor) -> tuple[Tensor, Tensor]:
-    """How near float64 values are to rounding to the other float32 neighbour, and that neighbour.
+def causes(head: Revision, made: set[str]) -> list[str]:
+    """What differs from `head` in params, code, data and versions, except the outputs `made`."""
+    changes = what_changed(head)
+    inputs = replace(changes, rules=[], data=[c for c in changes.data if c.name not in made])
+    pins = WORKING_TREE.read(PACKAGES) or b""
+    return [*changed_lines(inputs), *versions_that_differ(pins.decode())]
+
+
+def roundings(exact: Weights) -> tuple[Weights, NDArray[np.float32]]:
+    """How close float64 values are to rounding to the other float32 neighbour, and that neighbour.
 
     (N,) float64 -> (N,) float64, the distance to the boundary in float32 steps, from 0 to 0.5;
     (N,) float32.
     """
-    rounded = exact.float()
-    up = torch.full_like(rounded, torch.inf)
-    other = torch.where(exact > rounded.double(), rounded.nextafter(up), rounded.nextafter(-up))
-    boundary = (rounded.double() + other.double()) / 2
-    step = (other.double() - rounded.double()).abs()
-    return (exact - boundary).abs() / step, other
+    rounded = exact.astype(np.float32)
+    away = np.where(exact > rounded, np.float32(np.inf), np.float32(-np.inf))
+    other = np.nextafter(rounded, away)
+    low, high = rounded.astype(np.float64), other.astype(np.float64)
+    return np.abs(exact - (low + high) / 2) / np.abs(high - low), other
 
 
-def explained_by_rounding(
-    model: LogisticRegression, params: TrainParams, md5: str
-) -> list[tuple[int, float]] | None:
-    """The weights whose rounding the other way gives the file with this MD5, and how near each was.
+def explained_by_rounding(model: ExactModel, md5: str | None) -> list[tuple[int, float]] | None:
+    """The weights that, rounded the other way, give the file with this MD5; how close each was.
 
-    Tries the NEAREST ones, up to three together. None if no such choice gives the file.
+    Tries the NEAREST ones, up to three together. None if no choice of them gives the file.
     """
-    exact = torch.cat([model.weight.flatten(), model.bias])
-    distance, other = roundings(exact)
+    distance, other = roundings(model.weights)
     nearest = distance.argsort()[:NEAREST].tolist()
-    k, d = model.weight.shape
     for count in range(4):
-        for chosen in combinations(nearest, count):
-            trial = exact.clone()
-            trial[list(chosen)] = other[list(chosen)].double()
-            model.weight.copy_(trial[: k * d].view(k, d))
-            model.bias.copy_(trial[k * d :])
-            content = model.serialized(params.model_dump())
+        for chosen in map(list, combinations(nearest, count)):
+            trial = model.weights.copy()
+            trial[chosen] = other[chosen]
+            content = model.content(trial)
             if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
-                return [(index, distance[index].item()) for index in chosen]
+                return [(index, float(distance[index])) for index in chosen]
     return None
 
 
-def table_difference(committed: str, now: str) -> str:
-    """How two versions of a CSV differ: how many lines, and by how much at most."""
-    rows = [list(csv.reader(io.StringIO(text, newline=""))) for text in (committed, now)]
-    if [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
-        return f"{len(rows[0])} lines were committed, now {len(rows[1])}"
-    differing = [(a, b) for a, b in zip(*rows, strict=True) if a != b]
+def table_difference(committed: str, here: str) -> str:
+    """How two versions of a CSV file differ: in how many lines, and by how much at most."""
+    before, after = (list(csv.reader(io.StringIO(text, newline=""))) for text in (committed, here))
+    if [len(row) for row in before] != [len(row) for row in after]:
+        return f"{len(before)} lines committed, {len(after)} here"
+    differing = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
     largest = 0.0
-    for before, after in differing:
-        for old, new in zip(before, after, strict=True):
+    for rows in differing:
+        for old, new in zip(*rows, strict=True):
             if old != new:
                 try:
                     largest = max(largest, abs(float(old) - float(new)))
                 except ValueError:
-                    return f"{len(differing)} lines, {old!r} has become {new!r}"
-    return f"{len(differing)} of {len(rows[0])} lines, by {largest:g} at most"
+                    return f"{len(differing)} of {len(before)} lines: {old!r} is now {new!r}"
+    return f"{len(differing)} of {len(before)} lines, by at most {largest:g}"
 
 
-def explain(committed: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Print how two versions of dvc.lock differ and why; return whether that is harmless."""
-    outs = [
-        {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
-        for lock in (committed, now)
-    ]
-    differing = [path for path in outs[0] if outs[0][path] != outs[1].get(path)]
-    causes = inputs_that_differ(committed, now)
-    causes += versions_that_differ(Path("requirements.lock").read_text(encoding="utf-8"))
-    flips: list[tuple[int, float]] | None = None
-    for path in differing:
-        if path.endswith(".csv"):
-            now_text = Path(path).read_text(encoding="utf-8")
-            print(f"{path}: {table_difference(_committed_text(path), now_text)}")
-        elif path == _option(now, "--model") and not causes:
-            flips = _explain_model(path, outs[0][path], now)
-        else:
-            print(f"{path}: differs")
-    for cause in causes:
-        print(f"what decides differs: {cause}")
+def difference(head: Revision, path: str) -> str:
+    """How the file at `path` differs from the one in `head`, as far as git can tell."""
+    if not path.endswith(".csv"):
+        return "differs"
+    committed, here = head.read(path), WORKING_TREE.read(path)
+    if committed is None or here is None:
+        return "differs; git does not hold the committed file to compare with"
+    return table_difference(committed.decode(), here.decode())
+
+
+def explain(head: Revision) -> bool:
+    """Print which outputs differ from those of `head`, and why; return whether that is harmless."""
+    committed, here = Lockfile.load(head), Lockfile.load(WORKING_TREE)
+    made = committed.outs.keys() | here.outs.keys()
+    differing = {path for path in made if committed.outs.get(path) != here.outs.get(path)}
     if not differing:
-        print("every output is as committed")
-    elif flips:
-        print(
-            "rounding at a boundary: nothing else decides between the two, and either may be"
-            " committed; `make verify` tells how often to expect it"
-        )
-    elif not causes:
-        print(
-            "a real difference with the same params, data, code and versions: a fault to report,"
-            " with this output"
-        )
-    return not differing or bool(flips)
+        print("every output is the committed one")
+        return True
+    for path in sorted(differing):
+        print(f"{path}: {difference(head, path)}")
+    if reasons := causes(head, set(made)):
+        print(*(f"cause: {reason}" for reason in reasons), sep="\n")
+        return False
+    model = here.options("train")["--model"]
+    if model in differing and _differs_by_rounding(here, committed.outs.get(model)):
+        made_from_it = {
+            out.path
+            for stage in here.lock.stages.values()
+            if model in [dep.path for dep in stage.deps]
+            for out in stage.outs
+        }
+        if differing <= {model, *made_from_it}:
+            print(
+                "harmless: the model differs by rounding alone, and either one may be committed;"
+                " `make verify` measures how often to expect this"
+            )
+            return True
+    print(
+        "a real difference, although params, code, data and versions are the same: please report"
+        " it with this output"
+    )
+    return False
 
 
-def _explain_model(path: str, md5: str, now: dict[str, Any]) -> list[tuple[int, float]] | None:
-    """Fit the model again, and say by which roundings it differs from the one with this MD5."""
-    params = TrainParams.load(Path(_option(now, "--params")), "train")
-    splits = read_splits(Path(_option(now, "--train")), Path(_option(now, "--validation")))
-    use_threads(params.batch_size, splits.training.image_shape, splits.training.classes)
-    flips = explained_by_rounding(fit(params, splits), params, md5)
+def _differs_by_rounding(here: Lockfile, md5: str | None) -> bool:
+    """Fit the model again, and print by which roundings it differs from the one with this MD5."""
+    options = here.options("train")
+    model, params, train, validation = (
+        Path(options[name]) for name in ("--model", "--params", "--train", "--validation")
+    )
+    flips = explained_by_rounding(exact_model(params, train, validation), md5)
     if flips is None:
-        print(f"{path}: differs by more than the rounding of a few weights")
+        print(f"{model}: differs by more than the rounding of a few weights")
     elif not flips:
         print(
-            f"{path}: this machine computes the committed one, and the one here was made otherwise;"
-            " `dvc repro -f train` mends it"
+            f"{model}: this machine computes the committed one, not the one here;"
+            " `dvc repro --force train` regenerates it"
         )
     for index, distance in flips or []:
         print(
-            f"{path}: weight {index} is one unit in the last place off; its float64 value lies"
-            f" {distance:.1e} of a float32 step from the rounding boundary"
+            f"{model}: weight {index} is one unit in the last place off; its float64 value is"
+            f" {distance:.1e} of a float32 step away from the rounding boundary"
         )
-    return flips
-
-
-def _option(lock: dict[str, Any], name: str) -> str:
-    arguments = shlex.split(lock["stages"]["train"]["cmd"])
-    return arguments[arguments.index(name) + 1]
-
-
-def _committed_text(path: str) -> str:
-    shown = subprocess.run(
-        ["git", "show", f"HEAD:{path}"], capture_output=True, text=True, check=False
-    )
-    if shown.returncode:
-        raise ValueError(f"{path}: not in the last commit: {shown.stderr.strip()}")
-    return shown.stdout
+    return bool(flips)
 
 
 def main() -> None:
-    """Say why what `dvc repro` has made here differs from what is committed.
+    """Explain why what `dvc repro` made here differs from what is committed.
 
-    Run it in the repository's root, after `dvc repro`. Exit code 1 on a real difference.
+    Run it in the root of the repository, after `dvc repro`. Exit codes: 0 no difference, or only
+    one of rounding; 1 a real difference; 2 not compared.
     """
-    if not Path("dvc.lock").is_file() or not Path(".git").exists():
-        raise ValueError("no dvc.lock and .git here: run this in the repository's root")
-    status = subprocess.run(["dvc", "status", "--quiet"], check=False)
-    if status.returncode:
-        raise ValueError("dvc.lock does not hold for the files here: run `dvc repro` first")
-    committed = yaml.safe_load(_committed_text("dvc.lock"))
-    now = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-    if not explain(committed, now):
+    head = named("HEAD")
+    if WORKING_TREE.read("dvc.lock") is None:
+        raise ValueError("no dvc.lock here; run this in the root of the repository")
+    command = [sys.executable, "-m", "dvc", "status", "--quiet"]
+    if subprocess.run(command, check=False).returncode:
+        raise ValueError("dvc.lock does not match the files here; run `dvc repro` first")
+    if not explain(head):
         raise typer.Exit(1)
 
 

@@ -1,8 +1,7 @@
 """A model and pictures -> labels with probabilities.
 
 In: pictures, and the file that `train` wrote, which alone says how a picture is prepared.
-Out: a line a picture. It computes what `model.LogisticRegression` does, on NumPy: an answer takes
-less time than `import torch`.
+Out: a line per picture. NumPy is enough for it: an answer takes less time than `import torch`.
 """
 
 import csv
@@ -10,77 +9,31 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from typer import Argument, Option
 
-from stages.command import run
-from stages.decoding import Decoded, Pictures, Unreadable, decode
-from stages.folders import pictures_in
-from stages.preprocessing import Preprocessing, open_picture
-from stages.stored_images import Fit
+from stages.base.command import run
+from stages.formats.model_file import Model
+from stages.images.decoding import Decoded, Pictures, Unreadable, decode
+from stages.images.folders import pictures_in
+from stages.images.preprocessing import Preprocessing, open_picture
 
 Answer = list[tuple[str, float]]  # labels with their probabilities, the likeliest first
 
 
-@dataclass(frozen=True)
-class Model:
-    """weight (K, D) and bias (K,), float64; K class names; what a picture becomes before it is D
-    pixels."""
-
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-
-    @classmethod
-    def load(cls, path: Path) -> "Model":
-        """Read what `train` wrote.
-
-        Raises FileNotFoundError, or a ValueError if the file is not such a model.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `dvc repro` makes the model")
-        try:
-            with safe_open(path, framework="numpy") as file:
-                about = json.loads(file.metadata()["model"])
-                weight, bias = (
-                    file.get_tensor(name).astype(np.float64) for name in ("weight", "bias")
-                )
-            (channels, height, width), fit = about["image_shape"], about["fit"]
-            classes = tuple(about["classes"])
-            shapes = (len(classes), channels * height * width), (len(classes),)
-            if channels not in (1, 3) or fit not in get_args(Fit):
-                raise ValueError(f"channels {channels}, fit {fit}")
-            if (weight.shape, bias.shape) != shapes or not 2 <= len(set(classes)) == len(classes):
-                raise ValueError(f"{weight.shape} weights, {bias.shape} biases, {classes}")
-            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-                raise ValueError("weights that are not finite")
-            preprocessing = Preprocessing(channels, (height, width), fit)
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a model of this pipeline ({error})") from None
-        return cls(weight, bias, classes, preprocessing)
-
-    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Pixels (N, D) -> softmax(W x + b), (N, K); each row adds up to 1."""
-        logits = (pixels * (1 / 255)) @ self.weight.T + self.bias
-        exp: NDArray[np.float64] = np.exp(logits - logits.max(1, keepdims=True))
-        exp /= exp.sum(1, keepdims=True)
-        return exp
-
-
 def answers(model: Model, pictures: Sequence[str], top: int) -> Iterator[Answer | Unreadable]:
     """For each picture, by its path and in order, its `top` likeliest labels."""
-    for outcomes in decode(Pictures(pictures, _open, str), model.preprocessing):
+    channels, height, width = model.image_shape
+    preprocessing = Preprocessing(channels, (height, width), model.fit)
+    for outcomes in decode(Pictures(pictures, _open, str), preprocessing):
         pixels = b"".join(outcome.pixels for outcome in outcomes if isinstance(outcome, Decoded))
-        p = model.probabilities(np.frombuffer(pixels, np.uint8).reshape(-1, model.weight.shape[1]))
+        rows_of_pixels = np.frombuffer(pixels, np.uint8).reshape(-1, model.weight.shape[1])
+        p = np.exp(model.log_probabilities(rows_of_pixels))
         likeliest = np.argsort(-p, axis=1, kind="stable")[:, :top]  # (n, top)
         rows = zip(likeliest.tolist(), np.take_along_axis(p, likeliest, 1).tolist(), strict=True)
         for outcome in outcomes:

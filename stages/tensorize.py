@@ -1,38 +1,39 @@
-"""What was downloaded -> three splits of labelled images: train, validation and test.
+"""Downloaded data -> three splits of labelled images: train, validation and test.
 
-In: the folder that `download` filled.  Out: one file a split, and a list of the pictures that were
-left out. The test split is the data set's own; where it has none, a share of each class is held out
-at random. The validation split is held out of what is left to train on. What is on disk is uint8,
-so that no arithmetic stands between the pictures and their hashes.
+In: the folder that `download` filled.  Out: one file per split, and a list of the pictures that
+were left out. The test split is the data set's own; if it has none, a share of each class is held
+out. The validation split is held out of the remaining training images. Images are stored as uint8,
+so that the files' hashes do not depend on floating-point arithmetic.
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from typer import Option
 
-from stages.collection import collect
-from stages.command import run
-from stages.params import Integer, Params, Real, number
-from stages.preprocessing import EDGE, Preprocessing
-from stages.readers import read_source
-from stages.splits import (
-    Split,
+from stages.base.command import run
+from stages.base.csv_text import csv_text
+from stages.base.params import Params, Real, Seed, number
+from stages.base.whole_files import write_text
+from stages.formats.split_file import write_split
+from stages.images.collection import collect
+from stages.images.preprocessing import EDGE, Fit, Preprocessing
+from stages.images.readers import Dataset, read_dataset
+from stages.images.splits import (
     check_classes,
     check_duplicates,
     check_readable,
     check_shapes,
+    hold_out,
     name_classes,
 )
-from stages.stored_images import Fit
-from stages.tables import csv_text
-from stages.whole_file import write_text
+from stages.images.stored_images import StoredImages
 
 
 def _one_or_three(value: Any) -> Any:
-    if isinstance(value, bool):  # equal to 1
+    if isinstance(value, bool):  # True equals 1
         raise ValueError("1 or 3")
     return number(value)
 
@@ -43,7 +44,7 @@ def _height_and_width(value: Any) -> Any:
     sides = value if isinstance(value, list | tuple) else [value, value]
     sides = [number(side) for side in sides]
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= EDGE for side in sides):
-        raise ValueError(f"pixels a side, or [height, width], 1 to {EDGE}; or null")
+        raise ValueError(f"pixels per side, or [height, width], 1 to {EDGE}; or null")
     return tuple(sides)
 
 
@@ -60,43 +61,26 @@ class TensorizeParams(Params):
         description="1 for grey, 3 for colour"
     )
     size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
-        description=f"pixels a side, or [height, width], 1 to {EDGE}; null keeps the pictures' own"
+        description=f"pixels per side, or [height, width], 1 to {EDGE}; null keeps their size"
     )
-    fit: Fit = Field(description="crop or pad: how a picture of another shape comes to this size")
+    fit: Fit = Field(description="crop or pad: how a picture of another shape is made to fit")
     test: Real = Field(
-        gt=0, lt=1, description="share of each class to test on, if the data set has no test split"
+        gt=0, lt=1, description="share of each class to test on if the data set has no test split"
     )
     validation: Annotated[Real, AfterValidator(_count_or_share)] = Field(
-        ge=0, description="training images to choose params by: how many, or below 1 a share"
+        ge=0,
+        description="training images held out to choose params by: a count, or a share below 1",
     )
-    seed: Integer = Field(
-        ge=0, lt=2**63, description="of the choice of those images, 0 to 2**63 - 1"
-    )
-    skip_broken: bool = Field(
-        description="true or false: leave out and list pictures that cannot be read"
-    )
+    seed: Seed = Field(description="of the choice of test and validation images, 0 to 2**63 - 1")
+    skip_broken: bool = Field(description="true or false: leave out and list unreadable pictures")
     allow_duplicates: bool = Field(
-        description="true or false: only count test images that are training images too"
+        description="true or false: only count test images that are also training images"
     )
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What becomes of each picture."""
+        """How each picture becomes an image."""
         return Preprocessing(self.channels, self.size, self.fit)
-
-    def hold_out_validation(self, images: Split) -> tuple[Split, Split]:
-        """What is left to train on, and what to choose params by.
-
-        Raises ValueError if nothing would be left to train on.
-        """
-        if 0 < self.validation < 1:
-            return images.hold_out_of_each_class(self.validation, f"validation {self.seed}")
-        if self.validation >= len(images):
-            raise ValueError(
-                f"tensorize.validation: found {self.validation:g}; expected less than"
-                f" {len(images)}, the number of training images, or a share below 1"
-            )
-        return images.hold_out(int(self.validation), self.seed)
 
 
 def tensorize(
@@ -107,52 +91,62 @@ def tensorize(
     test_path: Path,
     skipped_path: Path,
 ) -> None:
-    """Decode the pictures in `raw`, split, write the splits and the list of what was left out."""
-    source, preprocessing, scratch = read_source(raw), params.preprocessing, train_path.parent
-    with (
-        collect(source.train, preprocessing, scratch) as of_train,
-        collect(source.test, preprocessing, scratch)
-        if source.test
-        else nullcontext(of_train) as of_test,
-    ):
-        skipped = of_train.unreadable + (of_test.unreadable if source.test else [])
+    """Decode the pictures in `raw`; write three splits and the list of what was left out."""
+    dataset, preprocessing, scratch = read_dataset(raw), params.preprocessing, train_path.parent
+    with ExitStack() as files:
+        images, skipped = files.enter_context(collect(dataset.train, preprocessing, scratch))
+        own_test = None
+        if dataset.test:
+            own_test, more = files.enter_context(collect(dataset.test, preprocessing, scratch))
+            skipped = skipped + more
         check_readable(skipped, params.skip_broken)
-        check_shapes(of_train, of_test)
-        check_duplicates(of_train, of_test, params.allow_duplicates)
-        classes, files, test_files = name_classes(source, of_train, of_test)
-        kept, test = Split.of_all(files), Split.of_all(test_files)
-        if not source.test:
-            kept, test = kept.hold_out_of_each_class(params.test, f"test {params.seed}")
-        train, validation = params.hold_out_validation(kept)
-        check_classes(classes, kept, test, train)
-
-        train.write(train_path, classes, params.fit)
-        validation.write(validation_path, classes, params.fit)
-        test.write(test_path, classes, params.fit)
-        rows = [(picture.name, picture.reason) for picture in skipped]
-        write_text(skipped_path, csv_text(("picture", "reason"), rows))
-        channels, height, width = of_train.images.shape
+        classes, splits = make_splits(params, dataset, images, own_test)
+        for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
+            chunks, names = split.chunks(), split.names
+            write_split(path, chunks, split.shape, split.labels, names, classes, params.fit)
+        write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(
-            f"train {len(train)}, validation {len(validation)}, test {len(test)}"
-            f" images of {channels} x {height} x {width}, {len(classes)} classes"
+            "train {}, validation {}, test {} images of".format(*map(len, splits)),
+            f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",
         )
     if skipped:
-        print(
-            f"{len(skipped)} pictures that cannot be read are left out; {skipped_path} lists them"
+        print(f"unreadable pictures left out: {len(skipped)}, listed in {skipped_path}")
+
+
+def make_splits(
+    params: TensorizeParams, dataset: Dataset, images: StoredImages, own_test: StoredImages | None
+) -> tuple[tuple[str, ...], tuple[StoredImages, StoredImages, StoredImages]]:
+    """The names of the classes; the images to train on, to choose params by, and to test on.
+
+    `own_test` is the data set's own test split. Raises ValueError if the images will not do.
+    """
+    if own_test is not None:
+        check_shapes(images, own_test)
+    check_duplicates(images, own_test, params.allow_duplicates)
+    classes, images, test = name_classes(dataset, images, own_test)
+    if test is None:
+        images, test = hold_out(images, params.test, f"test {params.seed}")
+    if params.validation >= len(images):
+        raise ValueError(
+            f"tensorize.validation: found {params.validation:g}; expected less than"
+            f" {len(images)}, the number of training images, or a share below 1"
         )
+    train, validation = hold_out(images, params.validation, f"validation {params.seed}")
+    check_classes(classes, images.labels, test.labels, train.labels)
+    return classes, (train, validation, test)
 
 
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `tensorize`")],
     raw: Annotated[Path, Option(help="in: the folder that `download` filled")],
-    train: Annotated[Path, Option(help="out: the images to fit, safetensors")],
-    validation: Annotated[Path, Option(help="out: the images to choose params by")],
-    test: Annotated[Path, Option(help="out: the images to measure the model on")],
+    train: Annotated[Path, Option(help="out: the images to train on, safetensors")],
+    validation: Annotated[Path, Option(help="out: the images to choose params by, safetensors")],
+    test: Annotated[Path, Option(help="out: the images to test on, safetensors")],
     skipped: Annotated[Path, Option(help="out: the pictures that were left out, CSV")],
 ) -> None:
     """Turn what was downloaded into three splits of labelled images.
 
-    As many processes decode pictures as there are CPUs; that changes no byte of what comes out.
+    Uses one decoding process per CPU; their number does not change the output.
     """
     tensorize(TensorizeParams.load(params, "tensorize"), raw, train, validation, test, skipped)
 

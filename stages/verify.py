@@ -1,34 +1,39 @@
-"""Whether this machine computes the bytes of dvc.lock, under every environment it can offer.
+"""Whether this machine computes the committed bytes in every environment that it can offer.
 
-The last commit's pipeline is run from nothing in a temporary clone, once an environment, and what
-comes out is compared with what is committed. Beside the hashes stands how far the weights were from
-rounding differently: the largest difference of their float64 values from the first environment's.
+The pipeline of the last commit runs from scratch in a temporary clone, once per environment, and
+its outputs are compared with the committed ones. Beside their hashes stands how far the weights are
+from rounding differently: the largest difference between their float64 values and those of the
+first environment.
 """
 
 import hashlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import typer
-import yaml
 from numpy.typing import NDArray
+from typer import Argument
 
-from stages.command import run
+from stages.base.command import run
+from stages.gate.lockfile import Lockfile
+from stages.gate.revisions import Revision, git, named
 
 Weights = NDArray[np.float64]
 
 KERNELS = {
     "native": {},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-    # MKL heeds the first only on Intel's processors, and the second on all.
+    # MKL heeds its first variable on Intel's processors alone, the second on all.
     "sse4.2": {
         "ATEN_CPU_CAPABILITY": "default",
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
@@ -47,11 +52,13 @@ class Environment:
     killed: bool = False
 
     def __str__(self) -> str:
-        processes = "killed, resumed" if self.killed else f"{self.processes} processes"
-        return f"{self.kernels:7}  {self.threads} threads  {processes:15}"
+        name = f"{self.kernels}-{self.threads}-thread{'s' * (self.threads > 1)}"
+        processes = f"-{self.processes}-processes" if self.processes > 1 else ""
+        return f"{name}{processes}{'-killed' * self.killed}"
 
+    @property
     def variables(self) -> dict[str, str]:
-        """The environment variables that make it so."""
+        """The environment variables that bring it about."""
         return {
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
@@ -68,124 +75,72 @@ ENVIRONMENTS = [
     Environment("native", 2, processes=2),
 ]
 
-# Runs in the clone, and so it imports the clone's code.
-FIT = """
-import sys
-from pathlib import Path
-import numpy
-from stages.checkpoint import State
-from stages.model import use_threads
-from stages.processes import joined_processes
-from stages.train import CPU, TrainParams, fit, read_splits
-
-params_path, train, validation, out, interrupted = sys.argv[1:]
-params = TrainParams.load(Path(params_path), "train")
-splits = read_splits(Path(train), Path(validation))
-use_threads(params.batch_size, splits.training.image_shape, splits.training.classes)
-states = []
-def keep(done, tensors):
-    if done == params.iterations // 2:
-        states.append(State(done, [tensor.clone() for tensor in tensors], None))
-with joined_processes(CPU) as processes:
-    model = fit(params, splits, None, keep, processes=processes)
-    if interrupted == "True":
-        model = fit(params, splits, resume=states[0], processes=processes)
-    if processes.first:
-        weights = [model.weight.flatten().numpy(), model.bias.numpy()]
-        numpy.save(out, numpy.concatenate(weights))
-"""
-
-# Keeps the state often enough to be killed with one, whatever the length of the run.
-KEEP_OFTEN = """
-import runpy, sys
-import stages.checkpoint
-stages.checkpoint.SECONDS = 0.2
-runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
-"""
-
 
 class Clone:
-    """The last commit of the repository in the working folder, cloned to a temporary folder."""
+    """The repository in the working folder at `head`, cloned to a temporary folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, head: Revision, folder: Path) -> None:
+        lockfile = Lockfile.load(head)
+        options = lockfile.options("train")
+        inputs = [name for name in options if name in ("--params", "--train", "--validation")]
         self.folder = folder
-        source = Path.cwd()
-        cloned = subprocess.run(["git", "clone", "--quiet", source, folder], check=False)
+        self.train_options = [part for option in options.items() for part in option]
+        self.input_options = [part for name in inputs for part in (name, options[name])]
+        # The folder of plots has no hash of its own, but dvc.lock, which is compared too, has one.
+        stages = [lockfile.lock.stages[name] for name in ("train", "evaluate")]
+        self.outs = sorted(o.path for stage in stages for o in stage.outs if Path(o.path).suffix)
+        cloned = git("clone", "--quiet", str(Path.cwd()), str(folder))
         if cloned.returncode:
-            raise ValueError(f"{source}: cannot be cloned; git has said why")
-        stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        self.train_arguments: list[str] = shlex.split(stages["train"]["cmd"])[3:]
-        options = dict(zip(self.train_arguments[::2], self.train_arguments[1::2], strict=True))
-        self.inputs = [options[name] for name in ("--params", "--train", "--validation")]
-        self.model = folder / options["--model"]
-        outs = [out for stage in ("train", "evaluate") for out in _files(stages[stage])]
-        # The files: the folder of plots has its hash in dvc.lock, which is compared as well.
-        self.outs = [path for path in sorted(outs) if Path(path).suffix]
-        # The clone takes the data set's files from here where they are, and checks them.
-        raw = source / stages["download"]["outs"][0]
+            raise ValueError(f"git cannot clone {Path.cwd()}: {cloned.stderr.decode().strip()}")
         self.variables = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        # Where the files of the data set are here already, the clone copies and checks them.
+        raw = Path.cwd() / lockfile.lock.stages["download"].outs[0].path
         if raw.is_dir():
             self.variables["DATASET_MIRROR"] = str(raw)
 
-    def run(self, command: list[str], environment: Environment) -> str:
-        """Run a command in the clone; raises ValueError, with what it printed, if it fails."""
+    def run(self, environment: Environment, *command: str, exits: int = 0) -> str:
+        """Run a command in the clone; its output. Raises ValueError unless it exits as expected."""
         result = subprocess.run(
             command,
             cwd=self.folder,
-            env=os.environ | self.variables | environment.variables(),
+            env=os.environ | self.variables | environment.variables,
             capture_output=True,
             text=True,
             check=False,
         )
-        if result.returncode:
-            raise ValueError(f"{shlex.join(command)} failed:\n{result.stdout}{result.stderr}")
+        if result.returncode != exits:
+            raise ValueError(
+                f"{environment}: {shlex.join(command)}: found exit code {result.returncode};"
+                f" expected {exits}; its output:\n{result.stdout}{result.stderr}"
+            )
         return result.stdout
 
     def repro(self, environment: Environment) -> None:
-        """Run every stage, the training killed half way and started again if that is asked."""
+        """Run every stage; if the environment says so, training is killed first and resumed."""
         if environment.killed:
-            self._kill_training(environment)
-        output = self.run(["dvc", "repro", "--force"], environment)
-        if environment.killed and "going on after iteration" not in output:
-            raise ValueError(f"the killed training was not resumed:\n{output}")
-
-    def _kill_training(self, environment: Environment) -> None:
-        training = subprocess.Popen(
-            [sys.executable, "-c", KEEP_OFTEN, *self.train_arguments],
-            cwd=self.folder,
-            env=os.environ | environment.variables(),
-            stdout=subprocess.DEVNULL,
-        )
-        while not list(self.model.parent.glob("*.resume")) and training.poll() is None:
-            time.sleep(0.01)
-        training.kill()
-        training.wait()
+            interrupted = (sys.executable, "-m", "stages.training.interruption")
+            self.run(environment, *interrupted, *self.train_options, exits=-signal.SIGKILL)
+        output = self.run(environment, "dvc", "repro", "--force")
+        if environment.killed and "resuming after iteration" not in output:
+            raise ValueError(f"{environment}: the killed training was not resumed:\n{output}")
 
     def weights(self, environment: Environment) -> Weights:
-        """The float64 weights and biases, (K * D + K,), that a run ends with."""
-        out = self.folder.with_name("weights.npy")
-        python = [sys.executable, "-c", FIT, *self.inputs, str(out), str(environment.killed)]
-        several = ["torchrun", "--standalone", "--no-python", "--nproc-per-node"]
-        many = environment.processes > 1
-        command = [*several, str(environment.processes), *python] if many else python
-        self.run(command, environment)
-        weights: Weights = np.load(out)
+        """The float64 weights and biases that training ends with, (K * D + K,)."""
+        file = self.folder.with_name("weights.npy")
+        command = (sys.executable, "-m", "stages.training.exact_weights", *self.input_options)
+        resume = ("--resume",) if environment.killed else ()
+        self.run(environment, *command, "--weights", str(file), *resume)
+        weights: Weights = np.load(file)
         return weights
 
     def differing(self, environment: Environment) -> list[str]:
-        """The committed files, dvc.lock among them, that came out differently."""
-        status = self.run(["git", "status", "--porcelain"], environment)
+        """The files, dvc.lock among them, that differ from the committed ones."""
+        status = self.run(environment, "git", "status", "--porcelain")
         return [line[3:] for line in status.splitlines()]
 
 
-def _files(stage: dict[str, list[str | dict[str, object]]]) -> list[str]:
-    """The paths of a stage's outs, metrics and plots."""
-    entries = [entry for key in ("outs", "metrics", "plots") for entry in stage.get(key, [])]
-    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
-
-
 def straddling(one: Weights, other: Weights) -> float:
-    """The expected number of weights that round to different float32 values in two runs.
+    """The expected number of weights that two runs round to different float32 values.
 
     Two float64 values a distance d apart lie on different sides of a rounding boundary with
     probability d / s, where s is the step between float32 values there. (N,), (N,) -> the sum.
@@ -194,51 +149,54 @@ def straddling(one: Weights, other: Weights) -> float:
     return float((np.abs(one - other) / steps).sum())
 
 
-def verify() -> int:
-    """Print one row an environment and the margin; return how many environments differ."""
+def verify(head: Revision, environments: Mapping[str, Environment]) -> int:
+    """Print one row per environment, then the margin; return how many environments differ."""
+    weights: list[Weights] = []
+    wrong = 0
+    width = max(map(len, [*environments, "environment"]))
     with tempfile.TemporaryDirectory() as scratch:
-        clone = Clone(Path(scratch, "clone"))
-        names = [Path(out).name for out in clone.outs]
-        width = len(str(ENVIRONMENTS[0]))
+        clone = Clone(head, Path(scratch, "clone"))
+        titles = "  ".join(f"{Path(out).name[:18]:18}" for out in clone.outs)
         print("SHA-256 of each file (first 12 digits); largest difference of the float64 weights")
-        print(f"{'environment':{width}}  {'  '.join(f'{n[:18]:18}' for n in names)}  difference")
-        weights: list[Weights] = []
-        wrong = 0
-        for environment in ENVIRONMENTS:
+        print(f"{'environment':{width}}  {titles}  difference")
+        for name, environment in environments.items():
             clone.repro(environment)
             differing = clone.differing(environment)
-            digests = [
-                hashlib.sha256((clone.folder / out).read_bytes()).hexdigest()[:12]
-                for out in clone.outs
-            ]
+            contents = [(clone.folder / out).read_bytes() for out in clone.outs]
+            digests = "  ".join(f"{hashlib.sha256(c).hexdigest()[:12]:18}" for c in contents)
             weights.append(clone.weights(environment))
             largest = np.abs(weights[-1] - weights[0]).max()
-            row = f"{environment}  {'  '.join(f'{d:18}' for d in digests)}  {largest:.1e}"
-            print(row + (f"  DIFFERS: {', '.join(differing)}" if differing else ""), flush=True)
+            verdict = f"  DIFFERS: {', '.join(differing)}" if differing else ""
+            print(f"{name:{width}}  {digests}  {largest:.1e}{verdict}", flush=True)
             wrong += bool(differing)
-    pairs = [straddling(one, other) for one, other in combinations(weights, 2)]
-    print(
-        f"{len(ENVIRONMENTS) - wrong} of {len(ENVIRONMENTS)} environments gave what is committed,"
-        f" dvc.lock included\n"
-        f"expected number of the {len(weights[0])} weights that round differently, a pair of"
-        f" environments: {np.mean(pairs):.1e} on average, {max(pairs):.1e} at most"
-    )
+    count = len(environments)
+    print(f"{count - wrong} of {count} environments gave the committed files, dvc.lock included")
+    if pairs := [straddling(one, other) for one, other in combinations(weights, 2)]:
+        print(
+            f"of {len(weights[0])} weights, two environments are expected to round"
+            f" {np.mean(pairs):.1e} differently on average, {max(pairs):.1e} at most"
+        )
     return wrong
 
 
-def main() -> None:
-    """Verify that this machine computes what the last commit promises, in twenty environments.
+def main(
+    names: Annotated[
+        list[str] | None,
+        Argument(metavar="[ENVIRONMENT]...", help="by default all twenty, named as in the table"),
+    ] = None,
+) -> None:
+    """Verify that this machine computes what is committed, in every environment.
 
-    Run it in the repository's root. Exit code 1 if one environment gives other bytes.
+    Run it in the root of the repository. Exit codes: 0 every environment gave the committed bytes;
+    1 one did not; 2 not verified, with the reason.
     """
-    if not Path("dvc.lock").is_file() or not Path(".git").exists():
-        raise ValueError("no dvc.lock and .git here: run this in the repository's root")
-    changed = subprocess.run(
-        ["git", "status", "--porcelain"], capture_output=True, text=True, check=False
-    ).stdout.splitlines()
-    if changed:
-        print(f"note: the last commit is verified, without {len(changed)} uncommitted changes")
-    if verify():
+    known = {str(environment): environment for environment in ENVIRONMENTS}
+    if unknown := [name for name in names or [] if name not in known]:
+        raise ValueError(f"found the environment {unknown[0]}; expected one of {', '.join(known)}")
+    head = named("HEAD")
+    if changes := git("status", "--porcelain").stdout.splitlines():
+        print(f"note: {len(changes)} uncommitted changes are left out; HEAD is what is verified")
+    if verify(head, {name: known[name] for name in names or known}):
         raise typer.Exit(1)
 
 

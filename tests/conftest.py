@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from stages.images import LabelledImages
+from stages.formats.split_file import LabelledImages
 
 settings.register_profile("busy machine", deadline=None)  # time is for benchmarks/ to measure
 settings.load_profile("busy machine")

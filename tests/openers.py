@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from stages.preprocessing import open_picture
+from stages.images.preprocessing import open_picture
 
 
 def of_number(item: int) -> tuple[Image.Image, int]:

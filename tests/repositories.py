@@ -1,23 +1,25 @@
-"""Git repositories with a pipeline, params and results that are made up."""
+"""Git repositories with a made-up pipeline and its params and results."""
 
 import hashlib
 import json
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import ceil, exp
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import yaml
 
-IMAGES = 200
+IMAGES, BINS = 200, 7
 METRICS, PREDICTIONS = "data/metrics.json", "data/predictions.csv"
 PIPELINE: dict[str, Any] = {
     "stages": {
         "train": {"cmd": "python train.py", "params": ["train"], "deps": ["train.py"]},
-        "evaluate": {"cmd": "python evaluate.py", "deps": ["data/model"]},
+        "evaluate": {"cmd": "python evaluate.py", "params": ["evaluate"], "deps": ["data/model"]},
     },
     "metrics": [METRICS],
 }
@@ -27,31 +29,49 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def predictions(wrong: Collection[int], labels: str = "0123", images: int = IMAGES) -> str:
-    """predictions.csv of a model that takes the images `wrong` for others."""
-    rows = ["picture,actual,predicted,loss"]
+def predictions(
+    wrong: Collection[int], labels: str = "0123", images: int = IMAGES, confidence: bool = True
+) -> str:
+    """predictions.csv of a model that misclassifies the images `wrong`."""
+    rows = ["picture,actual,predicted,loss,confidence"]
     for image in range(images):
         actual, other = labels[image % len(labels)], labels[(image + 1) % len(labels)]
-        taken_for, loss = (other, 2.0) if image in wrong else (actual, 0.1)
-        rows.append(f"test/{image},{actual},{taken_for},{loss + image / 10_000:.6f}")
-    return "\n".join(rows) + "\n"
+        predicted, loss = (other, 2.0) if image in wrong else (actual, 0.1)
+        loss += image / 10_000
+        sure = 0.5 if image in wrong else exp(-loss)
+        rows.append(f"test/{image},{actual},{predicted},{loss:.6f},{sure:.6f}")
+    return "".join(f"{row if confidence else row.rpartition(',')[0]}\n" for row in rows)
 
 
 def metrics(table: str) -> dict[str, Any]:
-    """The metrics of such predictions."""
-    rows = [line.split(",")[1:] for line in table.splitlines()[1:]]
-    errors = sum(actual != predicted for actual, predicted, _ in rows)
-    names = sorted({actual for actual, _, _ in rows})
-    hits = [[predicted == name for of, predicted, _ in rows if of == name] for name in names]
-    return {
-        "accuracy": round((len(rows) - errors) / len(rows), 6),
-        "balanced_accuracy": round(fmean(map(fmean, hits)), 6),
-        "baseline_accuracy": round(max(map(len, hits)) / len(rows), 6),
-        "cross_entropy": round(sum(float(loss) for _, _, loss in rows) / len(rows), 6),
-        "errors": errors,
-        "images": len(rows),
-        "recall": {"0": 0.5},
+    """The metrics of such predictions, with calibration in BINS bins."""
+    header, *rows = [line.split(",")[1:] for line in table.splitlines()]
+    pairs = [(actual, predicted) for actual, predicted, *_ in rows]
+    hits = [actual == predicted for actual, predicted in pairs]
+    names = sorted({actual for actual, _ in pairs})
+    of = {
+        name: [hit for hit, (a, _) in zip(hits, pairs, strict=True) if a == name] for name in names
     }
+    f1 = [
+        2 * pairs.count((name, name)) / sum((a == name) + (p == name) for a, p in pairs)
+        for name in {name for pair in pairs for name in pair}
+    ]
+    found = {
+        "accuracy": round(fmean(hits), 6),
+        "balanced_accuracy": round(fmean(map(fmean, of.values())), 6),
+        "baseline_accuracy": round(max(map(len, of.values())) / len(rows), 6),
+        "cross_entropy": round(fmean(float(row[2]) for row in rows), 6),
+        "errors": hits.count(False),
+        "images": len(rows),
+        "macro_f1": round(fmean(f1), 6),
+        "recall": {name: round(fmean(of[name]), 6) for name in names},
+    }
+    if "confidence" in header:
+        gaps: dict[int, float] = defaultdict(float)
+        for hit, row in zip(hits, rows, strict=True):
+            gaps[ceil(float(row[3]) * BINS)] += float(row[3]) - hit
+        found["expected_calibration_error"] = round(sum(map(abs, gaps.values())) / len(rows), 6)
+    return found
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Repository:
 
     @classmethod
     def create(cls, folder: Path) -> "Repository":
-        """On branch main, with a pipeline that never ran, not committed."""
+        """On branch main, with a pipeline that has never run; nothing is committed."""
         repository = cls(folder)
         folder.mkdir()
         repository.git("init", "--quiet", "--initial-branch=main")
@@ -73,7 +93,7 @@ class Repository:
         return repository
 
     def git(self, *arguments: str) -> str:
-        """The output of git here."""
+        """Run git here; return what it prints."""
         command = shutil.which("git")
         assert command
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "gc.auto=0"]
@@ -97,37 +117,39 @@ class Repository:
 
     def params(self, rules: Mapping[str, Any], iterations: int = 3000) -> None:
         """Write params.yaml."""
-        document = {"train": {"iterations": iterations, "rate": 1e-5}, "gate": rules}
+        train = {"iterations": iterations, "rate": 1e-5}
+        document = {"train": train, "evaluate": {"calibration_bins": BINS}, "gate": rules}
         self.write("params.yaml", yaml.safe_dump(document, sort_keys=False))
 
     def measure(self, wrong: Collection[int], model: str = "1", **arguments: Any) -> None:
-        """Write results as if the pipeline had run, with a model that errs on `wrong`."""
+        """Write the results of a pipeline whose model misclassifies the images `wrong`."""
         table = predictions(wrong, **arguments)
         self.write(PREDICTIONS, table)
         self.write(METRICS, json.dumps(metrics(table), indent=2) + "\n")
         self.lock(model)
 
     def lock(self, model: str = "1") -> None:
-        """Write the dvc.lock of what is there; the model's MD5 is one digit 32 times."""
+        """Write the dvc.lock for the files here; the model's MD5 is one digit, 32 times."""
         entry = {"path": "data/model", "hash": "md5", "md5": model * 32, "size": 1}
-        train = yaml.safe_load(self.read("params.yaml"))["train"]
+        params = yaml.safe_load(self.read("params.yaml"))
         stages = {
             "train": {
                 "cmd": "python train.py",
                 "deps": [self._entry("train.py")],
-                "params": {"params.yaml": {"train": train}},
+                "params": {"params.yaml": {"train": params["train"]}},
                 "outs": [dict(entry)],
             },
             "evaluate": {
                 "cmd": "python evaluate.py",
                 "deps": [entry],
+                "params": {"params.yaml": {"evaluate": params["evaluate"]}},
                 "outs": [self._entry(METRICS), self._entry(PREDICTIONS)],
             },
         }
         self.write("dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
     def commit(self) -> str:
-        """Commit everything; the commit's hash."""
+        """Commit everything; return the hash of the commit."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "change")
         return self.git("rev-parse", "HEAD")

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from stages.download import DownloadParams, download
-from stages.published import Published
-from stages.sources import DATASETS
-from tests.conftest import Serve
+from stages.sources.known_datasets import DATASETS
+from stages.sources.torchvision_downloads import Published
+from tests.conftest import ROOT, Serve
 
-ROOT = Path(__file__).parents[1]
 WATCHED = Path("pictures")
 FILES = DATASETS["MNIST"].files
 FIRST = next(iter(FILES))
@@ -197,7 +196,7 @@ def test_killed_while_it_copies_it_leaves_what_stood(raw: Path, pictures: Path) 
 import os, shutil, signal, sys
 from pathlib import Path
 from stages.download import DownloadParams, download
-from stages.published import Published
+from stages.sources.torchvision_downloads import Published
 
 copied = []
 def copy(source, target):

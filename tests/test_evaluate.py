@@ -29,8 +29,8 @@ from stages.evaluate import (
     reliability,
     weights_figure,
 )
-from stages.images import LabelledImages
-from stages.model import LogisticRegression
+from stages.formats.model_file import LogisticRegression
+from stages.formats.split_file import LabelledImages
 
 Make = Callable[..., LabelledImages]
 PARAMS = EvaluateParams(batch_size=16, calibration_bins=10, mistakes=6)

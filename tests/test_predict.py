@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from stages.decoding import Unreadable
-from stages.images import LabelledImages
-from stages.model import LogisticRegression
+from stages.formats.model_file import LogisticRegression
+from stages.formats.split_file import LabelledImages
+from stages.images.decoding import Unreadable
+from stages.images.preprocessing import Preprocessing
 from stages.predict import Model, answers, find_pictures, model_of_the_pipeline
-from stages.preprocessing import Preprocessing
 from stages.train import Splits, TrainParams, fit
 from tests.conftest import ROOT
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
 from torch.nn.functional import cross_entropy, linear, one_hot
 
-from stages.images import LabelledImages
-from stages.model import LogisticRegression, pixels
+from stages.formats.model_file import LogisticRegression, pixels
+from stages.formats.split_file import LabelledImages
 from stages.train import (
     Evaluation,
     Splits,

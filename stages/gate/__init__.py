@@ -1,1 +1,1 @@
-"""Whether a change has made the metrics worse than noise does: `python -m stages.gate`."""
+"""Whether a change made a metric worse by more than noise explains: `python -m stages.gate`."""

@@ -1,7 +1,7 @@
 """Metrics and predictions of two revisions -> whether a metric has regressed.
 
-In: the working tree and a base revision, both out of git. No data, no model and no remote is
-needed. Where the files are is read from dvc.yaml and dvc.lock. docs/gate.md tells the rules.
+In: the working tree and a base revision, both read from git; dvc.yaml and dvc.lock say where the
+files are. No data, no model and no remote is needed. docs/gate.md explains the rules.
 """
 
 import os
@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from stages.command import run
+from stages.base.command import run
+from stages.base.params import number
 from stages.gate.changes import what_changed
 from stages.gate.lockfile import load_yaml
 from stages.gate.report import Report, error_json, error_markdown, json_text, markdown, terminal
@@ -22,24 +23,26 @@ from stages.gate.verdict import judge
 
 
 def accepted_at(base: Revision, params: Path) -> dict[str, float]:
-    """The values that the base's own rules accept, by metric; none where it has no such rules."""
+    """The values that the rules of the base accept, by metric; empty if it has no such rules."""
     document = load_yaml(base, params.as_posix())
     rules = document.get(SECTION) if isinstance(document, dict) else None
     if not isinstance(rules, dict):
         return {}
     accepted = {
-        metric: rule.get("accepted") for metric, rule in rules.items() if isinstance(rule, dict)
+        metric: number(rule.get("accepted"))
+        for metric, rule in rules.items()
+        if isinstance(rule, dict)
     }
     return {m: float(value) for m, value in accepted.items() if isinstance(value, int | float)}
 
 
 def gate(base_revision: str | None, params: Path, accept_new_test_set: bool) -> Report:
-    """Compare the working tree with the base. Raises OSError or ValueError if it cannot."""
+    """Compare the working tree with the base. Raises OSError or ValueError if that fails."""
     rules = Rules.load(params, SECTION).by_metric
     base = find_base(base_revision, os.environ)
     now = Results.load(WORKING_TREE, rules)
     if now is None:
-        raise ValueError("dvc.lock records no metrics here; `dvc repro` makes them")
+        raise ValueError("dvc.lock: found no metrics; run `dvc repro`, which measures them")
     before = Results.load(base, rules)
     verdict = judge(rules, now, before, accepted_at(base, params), accept_new_test_set)
     return Report(base, verdict, what_changed(base))
@@ -50,7 +53,7 @@ def main(
         str | None,
         Option(
             help="in: the revision to compare with; by default the merge base of HEAD and the"
-            " remote's main branch, or the pull request's target"
+            " main branch of the remote, or the target of the pull request"
         ),
     ] = None,
     params: Annotated[Path, Option(help="in: the file with the section `gate`")] = Path(
@@ -61,12 +64,13 @@ def main(
     ] = None,
     json_path: Annotated[Path | None, Option("--json", help="out: the report for programs")] = None,
     accept_new_test_set: Annotated[
-        bool, Option("--accept-new-test-set", help="hold metrics on other images to limits alone")
+        bool,
+        Option("--accept-new-test-set", help="apply only the limits if the test images differ"),
     ] = False,
 ) -> None:
-    """Tell a real regression of the metrics from noise.
+    """Check whether a metric is worse by more than noise explains.
 
-    Exit codes: 0 compared, nothing failed; 1 a metric failed; 2 not compared, with the reason.
+    Exit codes: 0 no metric failed; 1 a metric failed; 2 not compared, with the reason.
     """
     try:
         report = gate(base, params, accept_new_test_set)
@@ -82,7 +86,7 @@ def main(
 
 
 def _write(path: Path | None, text: str) -> None:
-    # In place, because the path may be a pipe or /dev/stdout, which a renamed file would replace.
+    # In place: the path may be a pipe or /dev/stdout, which renaming a file to it would replace.
     if path is not None:
         path.write_text(text, encoding="utf-8", newline="\n")
 

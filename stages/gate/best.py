@@ -1,7 +1,6 @@
-"""DVC's experiments -> the best by a gated metric, and which of the others are really worse.
+"""DVC's experiments -> the best one by a gated metric, and which others are really worse.
 
-In: the commits of the experiments, in git. They are ranked in the metric's own direction, and each
-is held against the winner by the test that the gate uses.
+In: the commits of the experiments, in git. The gate's own test compares each with the winner.
 """
 
 import os
@@ -15,21 +14,21 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from stages.command import run
+from stages.base.command import run
 from stages.gate.report import columns, p_text
 from stages.gate.results import Results
-from stages.gate.revisions import Revision, commit_of, git
+from stages.gate.revisions import Revision, commit_of, git, named
 from stages.gate.rules import SECTION, Rule, Rules
 from stages.gate.verdict import paired_test, same_test_set
 
 # DVC keeps an experiment at refs/exps/<its base, 2 and 38 digits>/<its name>.
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
-HEADER = ("experiment", "commit", "value", "to the best", "95 % interval", "p", "verdict")
+HEADER = ("experiment", "commit", "value", "vs. best", "95 % interval", "p", "verdict")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A commit and the value of the metric there."""
+    """A commit, its results and its value of the metric."""
 
     revision: Revision
     results: Results
@@ -37,7 +36,7 @@ class Candidate:
 
 
 def experiments() -> Iterator[Revision]:
-    """HEAD, then every experiment that DVC has kept in this clone."""
+    """HEAD, then every experiment that DVC keeps in this clone."""
     head = commit_of("HEAD")
     if head is not None:
         yield Revision("HEAD", head)
@@ -48,18 +47,10 @@ def experiments() -> Iterator[Revision]:
             yield Revision(match[1], commit)
 
 
-def named(revision: str) -> Revision:
-    """The commit that `revision` names. Raises ValueError if there is none."""
-    commit = commit_of(revision)
-    if commit is None:
-        raise ValueError(f"no revision {revision!r} in this clone; `git fetch` brings a remote's")
-    return Revision(revision, commit)
-
-
 def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate], list[str]]:
-    """Those of `revisions` that were measured on the first one's test set, and why others are not.
+    """The revisions measured on the test set of the first one, and the reason for each other.
 
-    Raises ValueError if there is none.
+    Raises ValueError if there are none.
     """
     found: list[Candidate] = []
     left_out = []
@@ -67,19 +58,19 @@ def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate],
         try:
             results = Results.load(revision, [metric])
             if results is None:
-                raise ValueError("it records no metrics")
+                raise ValueError("found no metrics")
             if found and not same_test_set(found[0].results.predictions, results.predictions):
-                raise ValueError(f"its test set is not that of {found[0].revision.name}")
+                raise ValueError(f"its test set differs from that of {found[0].revision.name}")
             found.append(Candidate(revision, results, results.metric(metric)))
         except ValueError as error:
             left_out.append(f"{revision.name}: {error}")
     if not found:
-        raise ValueError(f"no experiment has the metric {metric}: {'; '.join(left_out)}")
+        raise ValueError(f"found no experiment with the metric {metric}: {'; '.join(left_out)}")
     return found, left_out
 
 
 def ranked(found: list[Candidate], metric: str, rule: Rule) -> list[tuple[str, ...]]:
-    """The rows of the table, the best first; of equal ones the first comes first."""
+    """The rows of the table, the best first; ties keep their order."""
     order = sorted(found, key=lambda c: -c.value if rule.better == "higher" else c.value)
     return [_row(candidate, order[0], metric, rule) for candidate in order]
 
@@ -101,20 +92,23 @@ def _row(candidate: Candidate, best: Candidate, metric: str, rule: Rule) -> tupl
 
 def main(
     revisions: Annotated[
-        list[str] | None, Argument(help="in: revisions; by default HEAD and DVC's experiments")
+        list[str] | None,
+        Argument(help="in: revisions to rank; by default HEAD and DVC's experiments"),
     ] = None,
     metric: Annotated[
-        str | None, Option(help="the metric to rank by; by default the first with a rule")
+        str | None, Option(help="the metric to rank by; by default the first that has a rule")
     ] = None,
     params: Annotated[Path, Option(help="in: the file with the section `gate`")] = Path(
         "params.yaml"
     ),
 ) -> None:
-    """Rank experiments by a gated metric, and tell which are really worse than the best."""
+    """Rank experiments by a gated metric, and say which are really worse than the best."""
     rules = Rules.load(params, SECTION).by_metric
     name = metric or next(iter(rules))
     if name not in rules:
-        raise ValueError(f"{params}: gate: no rule for {name}; it has {', '.join(rules)}")
+        raise ValueError(
+            f"{params}: gate: found no rule for {name}; expected one of {', '.join(rules)}"
+        )
     chosen = [named(revision) for revision in revisions] if revisions else list(experiments())
     found, left_out = candidates(chosen, name)
     typer.echo(f"{name}, {rules[name].better} is better\n")

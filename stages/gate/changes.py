@@ -1,4 +1,4 @@
-"""What differs between a base and the working tree beside the metrics: params, code, data."""
+"""What besides the metrics differs between a base and the working tree: params, code and data."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.gate.lockfile import PIPELINE, Lockfile
-from stages.gate.revisions import WORKING_TREE, Revision, told
+from stages.gate.revisions import WORKING_TREE, Revision, last_line
 from stages.gate.rules import SECTION
 
 PACKAGES = "requirements.lock"
@@ -16,7 +16,7 @@ RULES = f"{SECTION}."
 
 @dataclass(frozen=True)
 class Change:
-    """A value at the base and now; None where there is none."""
+    """A value at the base and now; None on a side that has none."""
 
     name: str
     base: Any
@@ -25,9 +25,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Changes:
-    """params and rules: keys of params.yaml.  code: paths.
+    """params, rules: by key of params.yaml, the rules being the gate's own.  code: paths.
 
-    data: MD5 of what the stages made, and of the folders that they read.
+    data: MD5 of what the stages made, and of the folders they read, by path.
     """
 
     params: list[Change]
@@ -39,8 +39,8 @@ class Changes:
 def what_changed(base: Revision) -> Changes:
     """The differences from `base` to the working tree, sorted by name.
 
-    Code is what the stages read from git, the pipeline itself and the locked packages. Raises
-    OSError if `dvc params diff` fails.
+    Code means the files that the stages read from git, the pipeline and the locked packages.
+    Raises OSError if `dvc params diff` fails.
     """
     params = _params_diff(base)
     before, after = Lockfile.load(base), Lockfile.load(WORKING_TREE)
@@ -65,9 +65,9 @@ def what_changed(base: Revision) -> Changes:
 def _params_diff(base: Revision) -> list[Change]:
     command = [sys.executable, "-m", "dvc", "params", "diff", "--json", str(base.commit)]
     result = subprocess.run(command, capture_output=True, check=False)
-    # What DVC cannot read it leaves out, with a warning and exit code 0.
+    # DVC leaves out what it cannot read, with a warning and exit code 0.
     if result.returncode or b"failed to load params" in result.stderr:
-        raise OSError(f"dvc params diff: {told(result)}")
+        raise OSError(f"dvc params diff: {last_line(result)}")
     files = json.loads(result.stdout or b"{}")
     return sorted(
         (

@@ -1,9 +1,10 @@
-"""What dvc.lock records of a revision, and whether the revision's files are still those.
+"""What dvc.lock records, and whether the files of the same revision are the recorded ones.
 
-DVC's own `dvc status` wants the data as well; in a pull request there are only files in git.
+`dvc status` would need the data as well, and a pull request holds only what is in git.
 """
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from stages.gate.revisions import Revision
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+REMEDY = "run `dvc repro` and commit what it writes"
 
 
 class _File(BaseModel):
@@ -43,7 +45,7 @@ class _Pipeline(BaseModel):
     metrics: list[str] = []
 
     def all_metrics(self) -> list[str]:
-        """The metrics files, which DVC takes at the top or in a stage, there also with options."""
+        """The metrics files, which may stand at the top level or in a stage, there with options."""
         of_stages = [entry for stage in self.stages.values() for entry in stage.metrics]
         paths = [
             path for entry in of_stages for path in ([entry] if isinstance(entry, str) else entry)
@@ -64,22 +66,22 @@ class Lockfile:
 
     @classmethod
     def load(cls, revision: Revision) -> Self:
-        """Read both; what is missing is empty. Raises ValueError if one is not what DVC writes."""
+        """Read both; a missing file counts as empty. Raises ValueError if DVC did not write it."""
         return cls(revision, _load(revision, PIPELINE, _Pipeline), _load(revision, LOCK, _Lock))
 
     @property
     def outs(self) -> Mapping[str, str | None]:
-        """The MD5 of everything the stages made, by path."""
+        """The MD5 of every file or folder that a stage made, by path."""
         return {out.path: out.md5 for stage in self.lock.stages.values() for out in stage.outs}
 
     @property
     def code(self) -> Mapping[str, str | None]:
-        """The MD5 of every file the stages read and did not make, by path."""
+        """The MD5 of every file that a stage read and none made, by path."""
         return {path: md5 for path, md5 in self._read.items() if not _is_folder(md5)}
 
     @property
     def data(self) -> Mapping[str, str | None]:
-        """The MD5 of everything the stages made and of the folders they read, by path."""
+        """The MD5 of everything the stages made and of every folder they read, by path."""
         folders = {path: md5 for path, md5 in self._read.items() if _is_folder(md5)}
         return {**self.outs, **folders}
 
@@ -88,11 +90,19 @@ class Lockfile:
         deps = {dep.path: dep.md5 for stage in self.lock.stages.values() for dep in stage.deps}
         return {path: md5 for path, md5 in deps.items() if path not in self.outs}
 
+    def options(self, stage: str) -> dict[str, str]:
+        """The options of a stage's command and their values. Raises ValueError if it never ran."""
+        if stage not in self.lock.stages:
+            raise ValueError(f"{self.revision.where(LOCK)}: {stage} has never run; {REMEDY}")
+        command = self.lock.stages[stage].cmd
+        arguments = shlex.split(command if isinstance(command, str) else command[0])
+        return dict(zip(arguments[3::2], arguments[4::2], strict=False))  # python -m MODULE
+
     def results(self) -> tuple[str, str] | None:
-        """The paths of the metrics and of the predictions, or None where nothing was measured yet.
+        """The paths of the metrics and of the predictions, or None if nothing was measured yet.
 
         The metrics are the file under `metrics:`, the predictions the CSV file that the same stage
-        makes. Raises ValueError if either is not exactly one, or if no stage made the metrics.
+        makes. Raises ValueError if there is not exactly one of each, or if no stage made them.
         """
         metrics = self.pipeline.all_metrics()
         if not metrics or not self.lock.stages:
@@ -102,26 +112,34 @@ class Lockfile:
                 f"{self.revision.where(PIPELINE)}: metrics: found {', '.join(metrics)};"
                 " expected one file"
             )
-        made = [[out.path for out in stage.outs] for stage in self.lock.stages.values()]
-        outs = next((paths for paths in made if metrics[0] in paths), None)
-        if outs is None:
+        stage = self._maker(metrics[0])
+        if stage is None:
             raise ValueError(
-                f"{self.revision.where(LOCK)}: no stage has made {metrics[0]}; run `dvc repro` and"
-                " commit what it writes"
+                f"{self.revision.where(LOCK)}: no stage has made {metrics[0]}; {REMEDY}"
             )
-        tables = [path for path in outs if PurePosixPath(path).suffix == ".csv"]
+        tables = [out.path for out in stage.outs if PurePosixPath(out.path).suffix == ".csv"]
         if len(tables) != 1:
             raise ValueError(
-                f"{self.revision.where(LOCK)}: the stage that makes {metrics[0]} makes"
-                f" {len(tables)} CSV files; expected one, the predictions"
+                f"{self.revision.where(LOCK)}: found {len(tables)} CSV files made by the stage that"
+                f" makes {metrics[0]}; expected one, the predictions"
             )
         return metrics[0], tables[0]
 
-    def check(self) -> None:
-        """Raise ValueError unless the files in git are those that dvc.lock records.
+    def param(self, path: str, key: str) -> Any:
+        """The value of a param, by its full name, of the stage that made `path`; None without."""
+        stage = self._maker(path)
+        found = [_lookup(params, key) for params in stage.params.values()] if stage else []
+        return next((value for value in found if value is not None), None)
 
-        That is: the results, the code and the params that made them, the commands, and what one
-        stage hands to the next. Data that only DVC's cache holds is not read.
+    def _maker(self, path: str) -> _Stage | None:
+        stages = self.lock.stages.values()
+        return next((s for s in stages if path in [out.path for out in s.outs]), None)
+
+    def check(self) -> None:
+        """Raise ValueError unless the files in git are the ones that dvc.lock records.
+
+        Checked are the results, the code, params and commands that made them, and that each stage
+        read what the stages before it made. Data that only DVC's cache holds is not read.
         """
         stale = [
             *self._stale_commands(),
@@ -133,7 +151,7 @@ class Lockfile:
             more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
             raise ValueError(
                 f"{self.revision.where(LOCK)} is out of date: {', '.join(stale[:3])}{more};"
-                " run `dvc repro` and commit what it writes"
+                f" {REMEDY}"
             )
 
     def _stale_commands(self) -> list[str]:
@@ -165,13 +183,13 @@ class Lockfile:
 
     def _stale_data(self) -> list[str]:
         handed_over = [
-            f"{dep.path} has been made anew since {name} read it"
+            f"{dep.path} has changed since {name} read it"
             for name, stage in self.lock.stages.items()
             for dep in stage.deps
             if self.outs.get(dep.path, dep.md5) != dep.md5
         ]
         return handed_over + [
-            f"{path} is not the file that it records"
+            f"{path} is not the recorded file"
             for path in self.results() or ()
             if self._md5(path) != self.outs[path]
         ]
@@ -182,11 +200,11 @@ class Lockfile:
 
 
 def _is_folder(md5: str | None) -> bool:
-    return md5 is not None and md5.endswith(".dir")  # as DVC marks the hash of a list of files
+    return md5 is not None and md5.endswith(".dir")  # how DVC marks the hash of a folder
 
 
 def load_yaml(revision: Revision, path: str) -> Any:
-    """The document at `path`, None where there is no such file. Raises ValueError if not YAML."""
+    """The document at `path`, None if there is no file. Raises ValueError if it is not YAML."""
     content = revision.read(path)
     if content is None:
         return None
@@ -205,8 +223,8 @@ def _load(revision: Revision, path: str, model: type[Document]) -> Document:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "its content"
         raise ValueError(
-            f"{revision.where(path)}: not what DVC writes: {key}: {first['msg']};"
-            " `dvc repro` says more"
+            f"{revision.where(path)}: not written by DVC: {key}: {first['msg']};"
+            " `dvc repro` shows the details"
         ) from None
 
 
@@ -220,13 +238,13 @@ def _lookup(document: Any, key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with numbers as floats: 1e-5, which DVC writes as 1e-05, is text to PyYAML."""
+    """`value` with numbers as floats: PyYAML reads 1e-5, and the 1e-05 DVC writes, as text."""
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     if isinstance(value, bool):
-        return str(value)  # True is no 1 here
+        return str(value)  # True is not 1
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""Two models on the same images -> how large the difference is, and whether it is real.
+"""Two models on the same images -> how much they differ, and whether the difference is real.
 
-Both models see the same images, so the images on which they agree say nothing: what remains is
-much less noise than two accuracies of their own have. Both tests are two-sided. SciPy takes a
-second to import, and is imported where it is needed.
+Images on which the two agree say nothing about it, so comparing image by image leaves much less
+noise than comparing two accuracies. Both tests are two-sided. SciPy takes a second to import, so it
+is imported where it is needed.
 """
 
 import math
@@ -20,7 +20,7 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 class PairedTest:
     """interval: 95 % confidence interval of the change, now - base, in the metric's unit.
 
-    p_value: the probability of a difference this large or larger if there were none.
+    p_value: the probability of at least this large a difference if the models were equally good.
     """
 
     interval: tuple[float, float]
@@ -28,13 +28,14 @@ class PairedTest:
 
 
 def accuracy_test(lost: int, gained: int, images: int) -> PairedTest:
-    """The change of accuracy, from the images that only the base, or only the new model, got right.
+    """The change of accuracy, from the images that only the base (lost) or only now (gained) are
+    right.
 
     Exact McNemar test (McNemar 1947): if the models are equally good, `lost` is binomial with
     `lost + gained` trials and probability 1/2.
-    Interval of Bonett and Price (2012), Wald's with one image added to each of the two counts,
-    which Fagerland, Lydersen and Laake (2014) recommend: unlike Wald's own, it has a width where
-    there are no differences.
+    The interval is Bonett and Price's (2012): Wald's, after adding one image to each of the two
+    counts. Fagerland, Lydersen and Laake (2014) recommend it; unlike Wald's own, it does not shrink
+    to a point where the models agree on every image.
     """
     from scipy import stats
 
@@ -47,18 +48,20 @@ def accuracy_test(lost: int, gained: int, images: int) -> PairedTest:
 
 
 def mean_test(base: Floats, now: Floats) -> PairedTest:
-    """The change of the mean of one value an image; `base` and `now` are (N,), N at least 2.
+    """The change of the mean of one value per image; `base` and `now` are (N,), N at least 2.
 
-    Student's paired t-test (Student 1908). It is of the mean, which is what cross entropy is: a
-    rank test, blind to how large a loss is, would be of something else. The losses are skewed; the
-    mean of thousands of differences is as good as normal all the same. Raises ValueError below two
-    images, whose spread is unknown.
+    Student's paired t-test (Student 1908). It tests the mean, which is what cross entropy is; a
+    rank test ignores how large a loss is, and so tests something else. Losses are skewed, but the
+    mean of thousands of differences is normal for all practical purposes. Raises ValueError for
+    fewer than two images, whose spread is unknown.
     """
     from scipy import stats
 
     differences = now - base
     if len(differences) < 2:
-        raise ValueError(f"found {len(differences)} images; a paired test needs at least two")
+        raise ValueError(
+            f"found {len(differences)} images; expected at least two for a paired test"
+        )
     if np.ptp(differences) == 0:  # no spread: SciPy would divide 0 by 0
         change = float(differences[0])
         return PairedTest((change, change), 0.0 if change else 1.0)

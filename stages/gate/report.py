@@ -1,4 +1,4 @@
-"""A verdict and what changed -> text for a terminal, Markdown for a pull request, JSON."""
+"""A verdict and what changed -> text for a terminal, Markdown for a pull request, or JSON."""
 
 import json
 from collections import Counter
@@ -11,16 +11,16 @@ import typer
 
 from stages.gate.changes import Change, Changes
 from stages.gate.revisions import Revision
-from stages.gate.verdict import FAILURES, Judged, Verdict
+from stages.gate.verdict import FAILURES, MetricVerdict, Verdict
 
-PAIRS = 6  # of classes named in the text, the most frequent; JSON has them all
+PAIRS = 6  # of classes listed in the text, the most frequent ones; JSON lists all
 HEADER = ("metric", "base", "now", "change", "95 % interval of the change", "p", "verdict")
 NUMBERS = range(1, 6)  # the columns of HEADER that are numbers
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the gate has to say."""
+    """The result of a comparison and its context."""
 
     base: Revision
     verdict: Verdict
@@ -34,14 +34,14 @@ class Report:
             return f"FAILED against {self.base.name}: {'; '.join(map(_reason, failed))}."
         if self.verdict.images is None:
             note = "; ".join(self.verdict.notes)
-            return f"PASSED against {self.base.name}: {note}; no metric is beyond its own."
-        if all(judged.word == "same" for judged in self.verdict.metrics):
+            return f"PASSED against {self.base.name}: every metric is within its limit; {note}."
+        if all(judged.outcome == "same" for judged in self.verdict.metrics):
             return f"PASSED against {self.base.name}: every metric is the same."
-        accepted = [j.metric for j in self.verdict.metrics if j.word == "worse, accepted"]
-        but = f", but for what was accepted ({', '.join(accepted)})" if accepted else ""
+        accepted = [j.metric for j in self.verdict.metrics if j.outcome == "worse, accepted"]
+        but = f", except where that was accepted ({', '.join(accepted)})" if accepted else ""
         return (
-            f"PASSED against {self.base.name}: no metric is worse by more than its tolerance"
-            f" and noise allow{but}."
+            f"PASSED against {self.base.name}: no metric is worse by more than its tolerance and"
+            f" noise explain{but}."
         )
 
     @property
@@ -51,42 +51,47 @@ class Report:
 
     @property
     def remarks(self) -> list[str]:
-        """What else a reader must know, a line each."""
-        altered = [f"the gate's own rules: {_change(change)}" for change in self.changes.rules]
+        """What else a reader must know, one line each."""
+        altered = [f"the rules have changed: {_change(change)}" for change in self.changes.rules]
         return [*self.verdict.notes, *altered]
 
     @property
     def images(self) -> list[str]:
-        """Images lost and gained, in all and between which classes."""
+        """How many images were lost and gained, and between which classes."""
         images = self.verdict.images
         if images is None:
             return []
         lost, gained = images.lost.total(), images.gained.total()
         lines = [f"{lost} lost and {gained} gained of {images.total} test images"]
         if lost:
-            lines.append(f"lost: {_pairs(images.lost, '{0} now taken for {1}')}")
+            lines.append(f"lost: {_pairs(images.lost, '{0} now mistaken for {1}')}")
         if gained:
-            lines.append(f"gained: {_pairs(images.gained, '{0} was taken for {1}')}")
+            lines.append(f"gained: {_pairs(images.gained, '{0} was mistaken for {1}')}")
         return lines
 
     @property
     def changed(self) -> list[str]:
-        """What changed beside the metrics, a line each."""
-        changes = self.changes
-        lines = [f"param {_change(change)}" for change in changes.params]
-        lines += [f"code {path}" for path in changes.code]
-        lines += [f"data {_change(_shortened(change))}" for change in changes.data]
-        return lines or ["nothing: neither params, nor code, nor data"]
+        """What changed besides the metrics, one line each."""
+        return changed_lines(self.changes) or ["nothing: neither params nor code nor data"]
 
     @property
     def sections(self) -> list[tuple[str, list[str]]]:
-        """Titles and their lines, those without lines left out."""
+        """Titles and their lines, without empty sections."""
         sections = [("Note", self.remarks), ("Images", self.images), ("Changed", self.changed)]
         return [(title, lines) for title, lines in sections if lines]
 
 
+def changed_lines(changes: Changes) -> list[str]:
+    """Params, code and data that changed, one line each."""
+    return [
+        *(f"param {_change(change)}" for change in changes.params),
+        *(f"code {path}" for path in changes.code),
+        *(f"data {_change(_shortened(change))}" for change in changes.data),
+    ]
+
+
 def terminal(report: Report) -> str:
-    """Text with ANSI colours, which `typer.echo` takes off where there is no terminal."""
+    """Text with ANSI colours, which `typer.echo` removes where there is no terminal."""
     failed = bool(report.verdict.failed)
     lines = [typer.style(_clean(report.sentence), fg="red" if failed else "green", bold=True), ""]
     lines += columns(HEADER, report.rows, NUMBERS)
@@ -96,7 +101,7 @@ def terminal(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """GitHub's Markdown, for a pull request or a CI summary page."""
+    """GitHub's Markdown, for a pull request or the summary page of a CI run."""
     sign = "❌" if report.verdict.failed else "✅"
     lines = [f"## {sign} Regression gate", "", _escaped(report.sentence), ""]
     rules = ["---:" if index in NUMBERS else "---" for index in range(len(HEADER))]
@@ -108,7 +113,7 @@ def markdown(report: Report) -> str:
 
 
 def json_text(report: Report) -> str:
-    """The report for programs; docs/gate.md has the schema."""
+    """The report for programs; docs/gate.md describes it."""
     images = report.verdict.images
     document = {
         "verdict": "fail" if report.verdict.failed else "pass",
@@ -133,19 +138,19 @@ def json_text(report: Report) -> str:
 
 
 def error_markdown(reason: str) -> str:
-    """The Markdown of a comparison that could not be made."""
+    """The Markdown report if nothing could be compared."""
     return f"## ⚠️ Regression gate\n\nNOT COMPARED: {_escaped(reason)}\n"
 
 
 def error_json(reason: str) -> str:
-    """The JSON of a comparison that could not be made."""
+    """The JSON report if nothing could be compared."""
     return _dumped({"verdict": "error", "sentence": reason})
 
 
 def columns(
     header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]
 ) -> list[str]:
-    """A table as lines of equal columns, those in `numbers` to the right; failures in red."""
+    """A table as aligned lines, the columns in `numbers` to the right; failures in red."""
     table = [[_clean(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     right = set(numbers)
@@ -161,11 +166,11 @@ def columns(
 
 
 def p_text(p_value: float) -> str:
-    """A p-value with two digits; one too small for a float is not called 0."""
+    """A p-value with two digits; one that is too small for a float is not shown as 0."""
     return f"{p_value:.2g}" if p_value else "<1e-300"
 
 
-def _row(judged: Judged) -> tuple[str, ...]:
+def _row(judged: MetricVerdict) -> tuple[str, ...]:
     test = judged.test
     return (
         judged.metric,
@@ -178,17 +183,17 @@ def _row(judged: Judged) -> tuple[str, ...]:
     )
 
 
-def _verdict(judged: Judged) -> str:
+def _verdict(judged: MetricVerdict) -> str:
     rule = judged.rule
-    if judged.word == "BEYOND ITS LIMIT":
-        return f"{judged.word} {rule.limit:g}"
-    if judged.word == "worse, within tolerance":
-        return f"{judged.word} {rule.tolerance:g}"
-    return judged.word
+    if judged.outcome == "BEYOND ITS LIMIT":
+        return f"{judged.outcome} {rule.limit:g}"
+    if judged.outcome == "worse, within tolerance":
+        return f"{judged.outcome} {rule.tolerance:g}"
+    return judged.outcome
 
 
-def _reason(judged: Judged) -> str:
-    if judged.word == "BEYOND ITS LIMIT":
+def _reason(judged: MetricVerdict) -> str:
+    if judged.outcome == "BEYOND ITS LIMIT":
         side = "below its floor" if judged.rule.better == "higher" else "above its ceiling"
         return f"{judged.metric} {judged.now:.6f} is {side} {judged.rule.limit:g}"
     test = "" if judged.test is None else f", p = {p_text(judged.test.p_value)}"
@@ -214,7 +219,7 @@ def _pairs(counts: Counter[tuple[str, str]], form: str) -> str:
     return ", ".join(named) + (f", others ({rest})" if rest else "")
 
 
-def _judged(judged: Judged) -> dict[str, Any]:
+def _judged(judged: MetricVerdict) -> dict[str, Any]:
     test, rule = judged.test, judged.rule
     return {
         "base": judged.base,
@@ -222,7 +227,7 @@ def _judged(judged: Judged) -> dict[str, Any]:
         "change": judged.change,
         "interval": list(test.interval) if test else None,
         "p": test.p_value if test else None,
-        "verdict": judged.word.lower(),
+        "verdict": judged.outcome.lower(),
         "failed": judged.failed,
         "rule": rule.model_dump(exclude_none=True) | {"alpha": rule.alpha},
     }
@@ -244,7 +249,7 @@ def _dumped(document: dict[str, Any]) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without control characters: names come from files that anyone may send."""
+    """`text` without control characters: names come from files that anyone may send."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

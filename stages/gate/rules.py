@@ -1,6 +1,6 @@
-"""The gate's rules: section `gate` of params.yaml, one entry a metric.
+"""The gate's rules: section `gate` of params.yaml, one entry per metric.
 
-A metric is named as `dvc metrics diff` names it: `accuracy`, or `recall.8` for one inside another.
+Metrics have their names in `dvc metrics diff`: `accuracy`, or `recall.8` for a nested one.
 """
 
 from collections.abc import Mapping
@@ -9,46 +9,49 @@ from typing import Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import ErrorDetails
 
-from stages.params import Params, Real
+from stages.base.params import Params, Real
 
 SECTION = "gate"
-# The metrics that are means of one value an image, so that a paired test applies to them.
+# The metrics that are means of one value per image, so that a paired test applies to them.
 PAIRED = ("accuracy", "cross_entropy")
-# Metrics are published with six decimals: what is beyond nine is the float's, not the metric's.
+# Metrics have six decimals; whatever differs beyond the ninth is float error.
 DECIMALS = 9
 
 
 class Rule(Params):
-    """What one metric must keep to, in that metric's own unit."""
+    """The requirements of one metric, in its own unit."""
 
     better: Literal["higher", "lower"] = Field(description="higher or lower: the good direction")
-    tolerance: Real = Field(ge=0, description="change for the worse that nobody minds, 0 or more")
+    tolerance: Real = Field(ge=0, description="change for the worse to ignore, 0 or more")
     floor: Real | None = Field(
-        None, description="value never to fall below, whatever the base had; where higher is better"
+        None, description="lowest value allowed, whatever the base has; where higher is better"
     )
     ceiling: Real | None = Field(
-        None, description="value never to rise above, whatever the base had; where lower is better"
+        None, description="highest value allowed, whatever the base has; where lower is better"
     )
     alpha: Real | None = Field(
         gt=0,
         lt=1,
         description="p-value up to which a difference counts as real, above 0 and below 1;"
-        " null: the tolerance alone decides",
+        " null: only the tolerance decides",
     )
     accepted: Real | None = Field(
-        None, description="value to which the change that brings this line may worsen the metric"
+        None, description="value to which the change that adds this line may worsen the metric"
     )
-    accepted_because: str | None = Field(None, min_length=1, description="the reason for that")
+    accepted_because: str | None = Field(None, min_length=1, description="the reason to accept it")
 
     @model_validator(mode="after")
     def _one_limit_and_reasons(self) -> Self:
         allowed, other = ("floor", "ceiling") if self.better == "higher" else ("ceiling", "floor")
         if getattr(self, allowed) is None or getattr(self, other) is not None:
-            raise ValueError(f"expected {allowed}, and no {other}, where {self.better} is better")
+            raise ValueError(f"expected a {allowed} and no {other} where {self.better} is better")
         if (self.accepted is None) != (self.accepted_because is None):
-            raise ValueError("expected accepted and accepted_because together or neither")
+            raise ValueError("expected both accepted and accepted_because, or neither")
         if self.accepted is not None and self.is_beyond_limit(self.accepted):
-            raise ValueError(f"accepted {self.accepted:g} is beyond the {allowed} {self.limit:g}")
+            raise ValueError(
+                f"accepted: found {self.accepted:g}; expected no value beyond the {allowed}"
+                f" {self.limit:g}"
+            )
         return self
 
     @property
@@ -56,11 +59,11 @@ class Rule(Params):
         """The floor, or the ceiling where lower is better."""
         limit = self.floor if self.better == "higher" else self.ceiling
         if limit is None:
-            raise TypeError("a rule without a limit passes no validation")
+            raise TypeError("validation lets no rule without a limit pass")
         return limit
 
     def worse_by(self, base: float, now: float) -> float:
-        """By how much `now` is worse than `base`; negative where it is better."""
+        """By how much `now` is worse than `base`; negative if it is better."""
         return round(base - now if self.better == "higher" else now - base, DECIMALS)
 
     def is_beyond_limit(self, value: float) -> bool:
@@ -69,25 +72,27 @@ class Rule(Params):
 
 
 class Rules(Params):
-    """Section `gate` of params.yaml: a `Rule` for each metric's name."""
+    """Section `gate` of params.yaml: a `Rule` for each metric, by name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Rule]
 
     @property
     def by_metric(self) -> Mapping[str, Rule]:
-        """The rules by metric, in the file's order."""
+        """The rules by metric, in the order of the file."""
         return self.__pydantic_extra__
 
     @model_validator(mode="after")
     def _tests_that_exist(self) -> Self:
         if not self.by_metric:
-            raise ValueError("no rules; expected an entry for each metric that must not regress")
+            raise ValueError(
+                "found no rules; expected an entry for each metric that must not regress"
+            )
         for metric, rule in self.by_metric.items():
             if rule.alpha is not None and metric not in PAIRED:
                 raise ValueError(
                     f"{metric}.alpha: found {rule.alpha:g}; expected null: only"
-                    f" {' and '.join(PAIRED)} have a value an image to test"
+                    f" {' and '.join(PAIRED)} have one value per image to test"
                 )
         return self
 

@@ -1,4 +1,4 @@
-"""Rules and the results of two revisions -> which metrics regressed. Reads and writes nothing."""
+"""Rules and the results of two revisions -> which metrics regressed. Does no I/O."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stages.gate.paired_tests import PairedTest, accuracy_test, mean_test
-from stages.gate.results import Predictions, Results
+from stages.gate.predictions import Predictions
+from stages.gate.results import Results
 from stages.gate.rules import DECIMALS, Rule
 
-Word = Literal[
+Outcome = Literal[
     "same",
     "better",
     "better, may be noise",
@@ -20,37 +21,37 @@ Word = Literal[
     "BEYOND ITS LIMIT",
     "not compared",
 ]
-FAILURES: tuple[Word, ...] = ("WORSE", "BEYOND ITS LIMIT")
+FAILURES: tuple[Outcome, ...] = ("WORSE", "BEYOND ITS LIMIT")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One metric: its values, the change's test where there is one, and what its rule says."""
+class MetricVerdict:
+    """One metric: its values, the paired test if there is one, and what its rule says."""
 
     metric: str
     rule: Rule
     base: float | None
     now: float
     test: PairedTest | None
-    word: Word
+    outcome: Outcome
 
     @property
     def change(self) -> float | None:
-        """The value now minus the base's."""
+        """The value now minus the value at the base."""
         return None if self.base is None else round(self.now - self.base, DECIMALS)
 
     @property
     def failed(self) -> bool:
         """Whether this metric fails the gate."""
-        return self.word in FAILURES
+        return self.outcome in FAILURES
 
 
 @dataclass(frozen=True)
 class Images:
-    """Test images on which the two models differ in being right, by (actual, taken for).
+    """Test images that only one of the two models classifies correctly, out of `total`.
 
-    lost: right at the base, now taken for another class.  gained: the other way round, with the
-    class that the base took them for.
+    lost: right at the base and wrong now, by actual class and predicted class now.  gained: wrong
+    at the base and right now, by actual class and predicted class at the base.
     """
 
     total: int
@@ -60,14 +61,14 @@ class Images:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of all the metrics; images: None where there is no base to compare."""
+    """The verdict on all metrics; images is None if there is no base to compare with."""
 
-    metrics: list[Judged]
+    metrics: list[MetricVerdict]
     images: Images | None
     notes: list[str] = field(default_factory=list)
 
     @property
-    def failed(self) -> list[Judged]:
+    def failed(self) -> list[MetricVerdict]:
         """The metrics that fail the gate."""
         return [judged for judged in self.metrics if judged.failed]
 
@@ -79,24 +80,26 @@ def judge(
     accepted_before: Mapping[str, float],
     accept_new_test_set: bool,
 ) -> Verdict:
-    """Hold `now` to `rules`, against `base` if it has results.
+    """Apply the rules to `now`, compared with `base` if that has results.
 
-    accepted_before: the values that the base's own rules accept, by metric.
-    Raises ValueError if a metric with a rule is no finite number on either side, or if the test
-    sets differ and that is not accepted.
+    accepted_before: the values that the rules of the base accept, by metric.
+    Raises ValueError if a metric with a rule is not a finite number on either side, or if the test
+    sets differ and that was not accepted.
     """
     values = {metric: now.metric(metric) for metric in rules}
     if base is None:
-        return _limits_alone(rules, values, {}, "the base has no metrics yet: limits alone decide")
+        return _limits_alone(
+            rules, values, {}, "the base has no metrics yet, so only the limits apply"
+        )
     before = {metric: base.metric(metric) for metric in rules}
     difference = _difference(base.predictions, now.predictions)
     if difference is not None:
         if not accept_new_test_set:
             raise ValueError(
-                f"the test set has changed ({difference}): metrics on other images cannot be"
-                " compared; `--accept-new-test-set` holds the new ones to their limits alone"
+                f"the test set has changed ({difference}), so the metrics cannot be compared;"
+                " `--accept-new-test-set` applies only the limits"
             )
-        note = f"the test set has changed ({difference}), and was accepted: limits alone decide"
+        note = f"the test set has changed ({difference}), as accepted, so only the limits apply"
         return _limits_alone(rules, values, before, note)
     images = compare_images(base.predictions, now.predictions)
     judged, notes = [], []
@@ -104,22 +107,24 @@ def judge(
         was, value = before[metric], values[metric]
         test = paired_test(metric, base.predictions, now.predictions)
         expired = _has_expired(rule, was, accepted_before.get(metric))
-        word = _word(rule, was, value, test, expired)
-        judged.append(Judged(metric, rule, was, value, test, word))
-        if word == "worse, accepted":
-            notes.append(f"{metric}: accepted to {rule.accepted:g}: {rule.accepted_because}")
+        outcome = _outcome(rule, was, value, test, expired)
+        judged.append(MetricVerdict(metric, rule, was, value, test, outcome))
+        if outcome == "worse, accepted":
+            notes.append(
+                f"{metric}: a regression to {rule.accepted:g} is accepted: {rule.accepted_because}"
+            )
         elif rule.accepted is not None and (
             expired or rule.worse_by(rule.accepted, value) < -rule.tolerance
         ):
             notes.append(
-                f"{metric} has recovered from the accepted {rule.accepted:g}:"
-                f" remove gate.{metric}.accepted and its reason"
+                f"{metric} has recovered from the accepted {rule.accepted:g}; remove"
+                f" gate.{metric}.accepted and gate.{metric}.accepted_because"
             )
     return Verdict(judged, images, notes)
 
 
 def paired_test(metric: str, base: Predictions, now: Predictions) -> PairedTest | None:
-    """The test of a metric's change on the same images; None if it has no value an image."""
+    """The paired test of a metric; None if the metric is not a mean of one value per image."""
     if metric == "accuracy":
         lost = int((base.hits & ~now.hits).sum())
         gained = int((~base.hits & now.hits).sum())
@@ -130,7 +135,7 @@ def paired_test(metric: str, base: Predictions, now: Predictions) -> PairedTest 
 
 
 def compare_images(base: Predictions, now: Predictions) -> Images:
-    """The images that only one of two models gets right; the labels must be the same."""
+    """The images that only one of two models classifies correctly; their labels must agree."""
     lost: Counter[tuple[str, str]] = Counter()
     gained: Counter[tuple[str, str]] = Counter()
     for actual, was, is_now in zip(now.actual, base.predicted, now.predicted, strict=True):
@@ -142,22 +147,22 @@ def compare_images(base: Predictions, now: Predictions) -> Images:
 
 
 def same_test_set(base: Predictions, now: Predictions) -> bool:
-    """Whether the two are of the same pictures, with the same labels, in the same order."""
+    """Whether both are of the same pictures with the same labels in the same order."""
     return _difference(base, now) is None
 
 
 def _difference(base: Predictions, now: Predictions) -> str | None:
     if len(base.actual) != len(now.actual):
-        return f"{len(base.actual)} images at the base, now {len(now.actual)}"
+        return f"{len(base.actual)} images at the base, {len(now.actual)} now"
     others = sum(a != b for a, b in zip(base.pictures, now.pictures, strict=True))
     if others:
-        return f"{others} of {len(now.actual)} images are other pictures"
+        return f"{others} of {len(now.actual)} images are different pictures"
     others = sum(a != b for a, b in zip(base.actual, now.actual, strict=True))
-    return f"{others} of {len(now.actual)} images have another label" if others else None
+    return f"{others} of {len(now.actual)} images have a different label" if others else None
 
 
 def _has_expired(rule: Rule, base: float, accepted_before: float | None) -> bool:
-    """An acceptance that the base already holds, where the base is better again than it says."""
+    """Whether the base has this acceptance already, and is better than it by the tolerance."""
     return (
         rule.accepted is not None
         and rule.accepted == accepted_before
@@ -165,7 +170,9 @@ def _has_expired(rule: Rule, base: float, accepted_before: float | None) -> bool
     )
 
 
-def _word(rule: Rule, base: float, now: float, test: PairedTest | None, expired: bool) -> Word:
+def _outcome(
+    rule: Rule, base: float, now: float, test: PairedTest | None, expired: bool
+) -> Outcome:
     worse_by = rule.worse_by(base, now)
     noise = rule.alpha is not None and test is not None and test.p_value > rule.alpha
     if rule.is_beyond_limit(now):
@@ -187,7 +194,7 @@ def _limits_alone(
     rules: Mapping[str, Rule], now: Mapping[str, float], base: Mapping[str, float], note: str
 ) -> Verdict:
     judged = [
-        Judged(
+        MetricVerdict(
             metric,
             rule,
             base.get(metric),

@@ -1,1 +1,1 @@
-"""A picture becomes numbers: features made of integers."""
+"""A picture becomes numbers."""

@@ -1,0 +1,233 @@
+"""Many pictures -> the pixels that the model sees, in order, by as many processes as are useful.
+
+A picture is decoded by itself, so that the number of processes changes nothing, and only a few
+chunks of them are in memory at a time.
+"""
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
+
+from stages.images.preprocessing import Preprocessing, bombs_refused
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+CHUNK = 32  # pictures, fewer if they are large
+CHUNK_BYTES = 2**23
+ALONE_SECONDS = 1.0  # before other processes are started, which takes about half as long
+
+OpenItem = Callable[[Any], tuple[Image.Image, int]]
+NameOf = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures to decode: open_item(items[i]) -> a picture and its label.
+
+    `open_item` is sent to other processes. It raises ValueError with the reason if there is no
+    picture; name_of(items[i]) says in a message which one it is.
+    """
+
+    items: Sequence[Any]
+    open_item: OpenItem
+    name_of: NameOf
+    processes: int | None = None
+
+
+class Decoded(NamedTuple):
+    """One picture: its (C, H, W) pixels as bytes, its (H, W) and its label."""
+
+    pixels: bytes
+    size: tuple[int, int]
+    label: int
+
+
+class Unreadable(NamedTuple):
+    """A picture that is none, and why."""
+
+    name: str
+    reason: str
+
+
+Outcome = Decoded | Unreadable
+
+
+def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Outcome]]:
+    """Decode in order, a chunk at a time; raises OSError if a process of ours is killed.
+
+    Unless `pictures` says how many processes, the first second's work is done here, and what is
+    then left is shared by as many as there are CPUs.
+    """
+    size = _pictures_a_chunk(preprocessing)
+    chunks = (pictures.items[start : start + size] for start in range(0, len(pictures.items), size))
+    decoder = Decoder(pictures.open_item, pictures.name_of, preprocessing)
+    processes = pictures.processes or cpus()
+    until = time.monotonic() + (0 if pictures.processes else ALONE_SECONDS)
+    for chunk in chunks:
+        if processes > 1 and time.monotonic() >= until:
+            yield from _shared(processes, decoder, chain([chunk], chunks))
+        else:
+            yield decoder(chunk)
+
+
+def _shared(
+    processes: int, decoder: "Decoder", chunks: Iterable[Sequence[Any]]
+) -> Iterator[list[Outcome]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    workers = _Workers(decoder)
+    threads = ThreadPoolExecutor(processes)
+    pending: deque[Future[list[Outcome]]] = deque()
+    try:
+        for chunk in chunks:
+            pending.append(threads.submit(workers.run, chunk))
+            if len(pending) > 2 * processes:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        workers.kill()
+        threads.shutdown()
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes chunks of items."""
+
+    open_item: OpenItem
+    name_of: NameOf
+    preprocessing: Preprocessing
+
+    def __call__(self, items: Sequence[Any]) -> list[Outcome]:
+        with bombs_refused():
+            return [self._decode(item) for item in items]
+
+    def _decode(self, item: Any) -> Outcome:
+        try:
+            image, label = self.open_item(item)
+            image = self.preprocessing(image)
+            bands = image.split() if len(image.getbands()) > 1 else [image]
+            pixels = b"".join(band.tobytes() for band in bands)
+        except ValueError as error:
+            return Unreadable(self.name_of(item), str(error))
+        except MemoryError:
+            return Unreadable(self.name_of(item), "more pixels than there is memory for")
+        return Decoded(pixels, image.size[::-1], label)
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _pictures_a_chunk(preprocessing: Preprocessing) -> int:
+    height, width = preprocessing.size or (512, 512)
+    return max(1, min(CHUNK, CHUNK_BYTES // (preprocessing.channels * height * width)))
+
+
+class _Workers:
+    """Processes that decode: one for each thread that calls `run`, at the other end of a pipe.
+
+    A process shares nothing with the others, so it can be killed at any moment, and whoever waits
+    for it sees the end of the pipe. In a ProcessPoolExecutor they share queues: if a process dies
+    halfway through writing a result, its parent waits for the other half forever.
+
+    Python runs signal handlers in the main thread only, so no exception raised by one can interrupt
+    a thread that is starting a process.
+    """
+
+    def __init__(self, decoder: "Decoder") -> None:
+        self._decoder = decoder
+        self._of_thread = threading.local()
+        self._starting = threading.Lock()
+        self._started: list[SpawnProcess] = []
+        self._killed = False
+
+    def run(self, items: Sequence[Any]) -> list[Outcome]:
+        """Decode a chunk in this thread's process.
+
+        Raises OSError if the process is killed.
+        """
+        try:
+            if not hasattr(self._of_thread, "pipe"):
+                self._of_thread.pipe = self._start()
+                self._of_thread.pipe.send(self._decoder)
+            self._of_thread.pipe.send(items)
+            result: list[Outcome] | Exception = self._of_thread.pipe.recv()
+        except (EOFError, OSError):
+            raise OSError(
+                "a process that decodes pictures was killed: too little memory? fewer run at a time"
+                " under `taskset --cpu-list 0`"
+            ) from None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _start(self) -> "Connection[Any, Any]":
+        from multiprocessing import get_context, resource_tracker
+
+        spawn = get_context("spawn")
+        with self._starting:
+            if self._killed:
+                raise EOFError
+            # Ctrl-C goes to the whole process group. The processes inherit this thread's mask; the
+            # start of the resource tracker, which multiprocessing needs, would undo it.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+            process.start()
+            self._started.append(process)
+        theirs.close()  # leaves the process with the only copy: `ours` ends when it dies
+        return ours
+
+    def kill(self) -> None:
+        """End the processes, whatever they are doing, and start no more."""
+        with self._starting:
+            self._killed = True
+        for process in self._started:
+            process.kill()
+        for process in self._started:
+            process.join()
+
+
+def _work(pipe: "Connection[Any, Any]") -> None:
+    """Receive a decoder, then decode each chunk that comes, until the parent is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, ConnectionError):  # the parent has closed its end
+        decoder = pipe.recv()
+        while True:
+            pipe.send(_outcomes_or_error(decoder, pipe.recv()))
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)  # in the middle of a chunk
+
+
+def _outcomes_or_error(decoder: "Decoder", items: Sequence[Any]) -> list[Outcome] | Exception:
+    try:
+        return decoder(items)
+    except Exception as error:  # the parent raises it
+        error.add_note("".join(traceback.format_exception(error)))
+        return error

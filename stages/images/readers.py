@@ -1,0 +1,260 @@
+"""The folder that `download` left -> pictures and their labels; the only place that knows formats.
+
+The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder per
+class) or `torchvision` (whatever one of its classes reads).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, Field, RootModel, ValidationError
+
+from stages.images.decoding import Pictures
+from stages.images.folders import pictures_by_class
+from stages.images.preprocessing import open_picture, reason
+from stages.images.stored_images import StoredImages
+
+REMEDY = "`dvc repro -f download` regenerates it"
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """A split as it was downloaded; `stored` if the images need no decoding."""
+
+    name: str
+    pictures: Pictures
+    stored: StoredImages | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as it was downloaded. `test` is None if it has no test split.
+
+    Label i is the class `classes[i]`, unless that is None (see `name_classes`): then `label_names`
+    has the names that torchvision gives to labels, if any.
+    """
+
+    classes: tuple[str, ...] | None
+    train: RawSplit
+    test: RawSplit | None
+    label_names: tuple[str, ...] = ()
+
+
+class _IdxDescription(BaseModel):
+    format: Literal["idx"]
+    classes: tuple[str, ...]
+
+
+class _PicturesDescription(BaseModel):
+    format: Literal["pictures"]
+
+
+class _TorchvisionDescription(BaseModel):
+    format: Literal["torchvision"]
+    class_name: str = Field(alias="class")
+    train: dict[str, Any]  # the arguments that select the split
+    test: dict[str, Any]
+
+
+class _Description(RootModel[_IdxDescription | _PicturesDescription | _TorchvisionDescription]):
+    """What is in `dataset.json`."""
+
+    root: _IdxDescription | _PicturesDescription | _TorchvisionDescription = Field(
+        discriminator="format"
+    )
+
+
+def read_dataset(raw: Path) -> Dataset:
+    """Open the folder `raw`; nothing is decoded yet.
+
+    Raises FileNotFoundError, or a ValueError that says what is wrong with the folder.
+    """
+    path = raw / "dataset.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
+    try:
+        about = _Description.model_validate_json(path.read_bytes()).root
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"][1:]))
+        message = f"{where}: {problem['msg']}" if where else problem["msg"]
+        raise ValueError(
+            f"{path}: not the description of a data set ({message}); {REMEDY}"
+        ) from None
+    if isinstance(about, _IdxDescription):
+        return _idx(raw, about.classes)
+    if isinstance(about, _TorchvisionDescription):
+        return _torchvision(raw, about)
+    return _pictures(raw)
+
+
+def _pictures(raw: Path) -> Dataset:
+    train = pictures_by_class(raw / "train")
+    test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
+    classes = tuple(sorted(set(train) | set(test or ())))
+    return Dataset(
+        classes,
+        _folder_split(raw, "train", classes, train),
+        _folder_split(raw, "test", classes, test) if test is not None else None,
+    )
+
+
+def _folder_split(
+    raw: Path, split: str, classes: Sequence[str], paths: dict[str, list[str]]
+) -> RawSplit:
+    items = [path for name in classes for path in paths.get(name, ())]
+    opener = _FolderOpener(f"{raw}/{split}", {name: label for label, name in enumerate(classes)})
+    return RawSplit(split, Pictures(items, opener, f"{split}/{{}}".format))
+
+
+@dataclass(frozen=True)
+class _FolderOpener:
+    """Opens the path CLASS/... in `folder`."""
+
+    folder: str
+    labels: dict[str, int]
+
+    def __call__(self, item: str) -> tuple[Image.Image, int]:
+        return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
+
+
+def _idx(raw: Path, classes: tuple[str, ...]) -> Dataset:
+    return Dataset(
+        classes,
+        _idx_split(raw, "train", "train", classes),
+        _idx_split(raw, "test", "t10k", classes),
+    )
+
+
+def _idx_split(raw: Path, split: str, prefix: str, classes: Sequence[str]) -> RawSplit:
+    images_path = raw / f"{prefix}-images-idx3-ubyte"
+    labels_path = raw / f"{prefix}-labels-idx1-ubyte"
+    images, labels = read_idx(images_path, dimensions=3), read_idx(labels_path, dimensions=1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{labels_path}: found {len(labels)} labels; expected {len(images)}, one per image of"
+            f" {images_path}; {REMEDY}"
+        )
+    if len(labels) and labels.max() >= len(classes):
+        raise ValueError(
+            f"{labels_path}: found label {labels.max()}; expected less than {len(classes)}, the"
+            f" number of classes; {REMEDY}"
+        )
+    items = range(len(images))
+    pictures = Pictures(items, _IdxOpener(images_path, labels_path), f"{split}/{{}}".format)
+    stored = StoredImages(
+        images_path.open("rb"),
+        images.offset,
+        (1, *images.shape[1:]),
+        np.arange(len(images)),
+        labels.astype(np.int64),
+        [pictures.name_of(item) for item in items],
+    )
+    return RawSplit(split, pictures, stored)
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Other processes get its fields alone, not what this one has opened."""
+
+    def __getstate__(self) -> Any:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class _IdxOpener(_Opener):
+    """Opens image i; each process maps the files itself."""
+
+    images_path: Path
+    labels_path: Path
+
+    @cached_property
+    def _arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return read_idx(self.images_path, 3), read_idx(self.labels_path, 1)
+
+    def __call__(self, item: int) -> tuple[Image.Image, int]:
+        images, labels = self._arrays
+        return Image.fromarray(images[item]), int(labels[item])
+
+
+def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """An IDX file of unsigned bytes -> a memory-mapped uint8 array with `dimensions` dimensions.
+
+    The format: two zeros, the type (8 is uint8), the number of dimensions, each size as four bytes,
+    high first, then the values, the last dimension fastest (yann.lecun.com/exdb/mnist).
+    Raises FileNotFoundError, or a ValueError that says where the file departs from it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
+    start = 4 + 4 * dimensions
+    with path.open("rb") as file:
+        header = file.read(start)
+    magic = bytes([0, 0, 8, dimensions])
+    if header[:4] != magic:
+        raise ValueError(
+            f"{path}: expected an IDX file that begins with {magic.hex(' ')},"
+            f" found {header[:4].hex(' ') or 'nothing'}; {REMEDY}"
+        )
+    if len(header) < start:
+        raise ValueError(
+            f"{path}: expected a header of {start} bytes, found {len(header)}; {REMEDY}"
+        )
+    sizes = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, start, 4))
+    if path.stat().st_size != start + prod(sizes):
+        raise ValueError(
+            f"{path}: its header says {' x '.join(map(str, sizes))} values:"
+            f" expected {start + prod(sizes)} bytes, found {path.stat().st_size}; {REMEDY}"
+        )
+    return np.memmap(path, np.uint8, "r", start, sizes)
+
+
+def _torchvision(raw: Path, about: _TorchvisionDescription) -> Dataset:
+    train, test = (
+        _TorchvisionOpener(raw, about.class_name, tuple(arguments.items()))
+        for arguments in (about.train, about.test)
+    )
+    return Dataset(None, train.split("train"), test.split("test"), train.label_names)
+
+
+@dataclass(frozen=True)
+class _TorchvisionOpener(_Opener):
+    """Opens image i of a split of a torchvision data set, which each process reads itself."""
+
+    raw: Path
+    class_name: str
+    arguments: tuple[tuple[str, Any], ...]
+
+    @cached_property
+    def dataset(self) -> Any:
+        from torchvision import datasets  # slow to import, and rarely needed
+
+        try:
+            return getattr(datasets, self.class_name)(root=self.raw, **dict(self.arguments))
+        except Exception as error:  # a missing, broken or unexpected file leads to any
+            raise ValueError(f"{self.raw}: {self.class_name}: {reason(error)}; {REMEDY}") from None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names that the class gives to labels, if any."""
+        return tuple(map(str, getattr(self.dataset, "classes", ())))
+
+    def split(self, name: str) -> RawSplit:
+        """All its images."""
+        in_memory = hasattr(self.dataset, "data")  # more processes would only hold copies
+        processes = 1 if in_memory else None
+        items = range(len(self.dataset))
+        return RawSplit(name, Pictures(items, self, f"{name}/{{}}".format, processes))
+
+    def __call__(self, item: int) -> tuple[Image.Image, int]:
+        try:
+            image, label = self.dataset[item]
+        except Exception as error:  # a broken picture can make torchvision raise anything
+            raise ValueError(reason(error)) from None
+        return image, int(label)

@@ -1,0 +1,1 @@
+"""Where bytes come from, and the checksums that decide."""

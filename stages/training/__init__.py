@@ -1,0 +1,1 @@
+"""Fitting the model; the only package that imports torch."""

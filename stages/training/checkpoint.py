@@ -1,0 +1,103 @@
+"""The state of an unfinished run, so that it can go on where it was stopped.
+
+It is kept beside the run's output in a file that git and DVC ignore, written whole or not at all,
+named by a hash of all that decides the result, and removed when the run ends. A run of a few
+seconds writes none: it is started over sooner than found again.
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from stages.base.params import Params
+from stages.base.whole_files import write_bytes
+
+SECONDS = 10.0  # before the first state is kept, and at least between two
+CODE = Path(__file__).parents[1]
+SHARE = 0.01  # of the run's time, at most, goes into keeping states
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run is: steps done, the tensors that the next step needs, what was reported."""
+
+    iteration: int
+    tensors: Sequence[Tensor]
+    report: Any
+
+
+def run_key(params: Params, inputs: Iterable[Path]) -> str:
+    """A hash of what decides a run's result: its params, its inputs, our code, torch's version."""
+    digest = hashlib.sha256(f"{params.model_dump_json()} torch {version('torch')}".encode())
+    for path in [*inputs, *sorted(CODE.rglob("*.py"))]:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """The file beside `output` for the run that `key()` names; key is called only if needed."""
+
+    def __init__(self, output: Path, key: Callable[[], str]) -> None:
+        self._output = output
+        self._key = key
+        self._path: Path | None = None
+        self._due = time.monotonic() + SECONDS
+
+    def _files(self) -> list[Path]:
+        return list(self._output.parent.glob(f".{self._output.name}.*.resume"))
+
+    @property
+    def path(self) -> Path:
+        """The file's name, with the key's first 16 digits in it."""
+        if self._path is None:
+            self._path = self._output.with_name(f".{self._output.name}.{self._key()[:16]}.resume")
+        return self._path
+
+    def load(self) -> State | None:
+        """Read the state of an earlier run that decided the same; None if there is none."""
+        if not self._files() or not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                about = json.loads(file.metadata()["state"])
+                tensors = [file.get_tensor(f"{i}").clone() for i in range(about["tensors"])]
+                return State(about["iteration"], tensors, about["report"])
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to keep a state."""
+        return time.monotonic() >= self._due
+
+    def keep(self, state: State) -> None:
+        """Write the state; a disk too full for it does not stop the run."""
+        start = time.monotonic()
+        tensors = {f"{i}": tensor.cpu() for i, tensor in enumerate(state.tensors)}
+        about = {
+            "iteration": state.iteration,
+            "tensors": len(tensors),
+            "report": state.report,
+        }
+        try:
+            write_bytes(self.path, save(tensors, {"state": json.dumps(about)}))
+        except OSError as error:
+            print(f"the checkpoint cannot be written, going on without: {error}", file=sys.stderr)
+        end = time.monotonic()
+        self._due = end + max(SECONDS, (end - start) / SHARE)
+
+    def remove(self) -> None:
+        """Forget the states of this run, and of runs that were given up."""
+        for file in self._files():
+            file.unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""Params and two splits -> the float64 weights that `train` rounds to float32.
+
+`explain` rounds them the other way, `verify` measures how close they are to that. All that these
+two need of the training code is here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typer import Option
+
+from stages.base.command import run
+from stages.base.whole_files import whole_file
+from stages.formats.model_file import Model
+from stages.formats.split_file import LabelledImages
+from stages.training.data import Examples, read_splits
+from stages.training.loop import CPU, fit
+from stages.training.processes import (
+    ALONE,
+    Processes,
+    become_torchrun,
+    joined_processes,
+    processes_asked_for,
+    under_torchrun,
+    use_threads,
+)
+from stages.training.settings import TrainParams
+
+Weights = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExactModel:
+    """A fitted model before rounding.
+
+    weights: (K * D + K,), the rows of the weight matrix, then the biases.
+    content: from such weights to the bytes of the file that `train` writes for them.
+    """
+
+    weights: Weights
+    content: Callable[[Weights], bytes]
+
+
+def exact_model(
+    params_path: Path,
+    train_path: Path,
+    validation_path: Path,
+    resume: bool = False,
+    processes: Processes = ALONE,
+) -> ExactModel:
+    """Fit the model as `train` does; with `resume`, once more from the state halfway through."""
+    params = TrainParams.load(params_path, "train")
+    split, _ = read_splits(train_path, validation_path)
+    examples, classes = Examples.of(split), len(split.classes)
+    use_threads(params.batch_size * examples.pixels.shape[1] * classes)
+    state = None
+    for step in fit(params, examples, classes, processes):
+        if step.iteration == params.iterations // 2:
+            state = (step.iteration, [tensor.clone() for tensor in step.tensors])
+    if resume and state:
+        *_, step = fit(params, examples, classes, processes, resume=state)
+    weights = torch.cat([step.weight.flatten(), step.bias]).numpy()
+    return ExactModel(weights, partial(_content, split, params))
+
+
+def _content(split: LabelledImages, params: TrainParams, weights: Weights) -> bytes:
+    k = len(split.classes)
+    weight, bias = weights[:-k].reshape(k, -1), weights[-k:]
+    model = Model(weight, bias, split.classes, split.image_shape, split.fit)
+    return model.serialized(params.model_dump())
+
+
+def main(
+    params: Annotated[Path, Option(help="in: the file with the section `train`")],
+    train_split: Annotated[Path, Option("--train", help="in: the images to fit")],
+    validation: Annotated[Path, Option(help="in: the images to watch the loss on")],
+    weights: Annotated[Path, Option(help="out: the weights, then the biases, float64, .npy")],
+    resume: Annotated[bool, Option("--resume", help="resume from the state halfway")] = False,
+) -> None:
+    """Write the float64 weights of the model that `train` fits.
+
+    TRAIN_PROCESSES works as for `train`.
+    """
+    if (count := processes_asked_for()) > 1 and not under_torchrun():
+        become_torchrun("stages.training.exact_weights", count)
+    with joined_processes(CPU) as processes:
+        model = exact_model(params, train_split, validation, resume, processes)
+    if processes.first:
+        with whole_file(weights) as part, part.open("wb") as file:
+            np.save(file, model.weights)
+
+
+if __name__ == "__main__":
+    run(main, TrainParams)

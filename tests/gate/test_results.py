@@ -1,0 +1,172 @@
+"""What the predictions determine is recomputed, and what no model can predict is refused."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.gate.predictions import ROUNDING, Predictions, parse_predictions
+from stages.gate.results import Results, parse_metrics
+from tests.conftest import ROOT
+from tests.repositories import BINS, metrics, predictions
+
+WRONG = range(10)
+
+
+def results(table: str, changes: dict[str, Any] | None = None, bins: Any = BINS) -> Results:
+    """The results with such predictions; the metrics are those that follow, but for `changes`."""
+    flat = parse_metrics(json.dumps(metrics(table)).encode(), "metrics")
+    return Results(
+        "metrics", flat | (changes or {}), parse_predictions(table.encode(), "table"), bins
+    )
+
+
+def edited(row: str, new: str, wrong: range = WRONG) -> str:
+    table = predictions(wrong)
+    assert row in table
+    return table.replace(row, new)
+
+
+@pytest.mark.parametrize("confidence", [True, False])
+@pytest.mark.parametrize("wrong", [range(0), WRONG, range(50, 200), range(200)])
+def test_metrics_that_follow_from_the_predictions_are_accepted(
+    wrong: range, confidence: bool
+) -> None:
+    results(predictions(wrong, confidence=confidence)).check_agreement("table")
+
+
+@pytest.mark.parametrize("step", [1e-6, -1e-6])
+@pytest.mark.parametrize(
+    "name", parse_metrics(json.dumps(metrics(predictions(WRONG))).encode(), "")
+)
+def test_a_metric_that_is_off_in_its_last_digit_is_refused(name: str, step: float) -> None:
+    good = results(predictions(WRONG))
+    if name in ("cross_entropy", "expected_calibration_error", "macro_f1"):
+        step *= 2.1  # means of rounded numbers, or of fractions that may round either way
+    bad = results(predictions(WRONG), {name: good.metrics[name] + step})
+    with pytest.raises(
+        ValueError, match=rf"^metrics: {name}: found \S+; expected \S+, which follo"
+    ):
+        bad.check_agreement("table")
+
+
+def test_the_committed_metrics_follow_from_the_committed_predictions() -> None:
+    table, measured = (
+        (ROOT / "data" / name).read_bytes() for name in ("predictions.csv", "metrics.json")
+    )
+    committed = Results(
+        "metrics", parse_metrics(measured, "metrics"), parse_predictions(table, "table"), 15
+    )
+    committed.check_agreement("table")
+
+
+@pytest.mark.parametrize(("classes", "accepted"), [(4, True), (5, True), (7, True), (4.5, False)])
+def test_macro_f1_may_count_classes_that_do_not_appear(classes: float, accepted: bool) -> None:
+    value = round(results(predictions(WRONG)).predictions.sum_of_f1 / classes, 6)
+    changed = results(predictions(WRONG), {"macro_f1": value})
+    if accepted:
+        changed.check_agreement("table")
+    else:
+        with pytest.raises(ValueError, match="macro_f1: found"):
+            changed.check_agreement("table")
+
+
+def test_a_predicted_class_that_does_not_exist_lowers_macro_f1() -> None:
+    table = edited("test/0,0,1,", "test/0,0,unknown,")
+    measured = metrics(predictions(WRONG))
+    with pytest.raises(ValueError, match=r"macro_f1: found 0\.9\d+; expected 0\.7\d+, which"):
+        results(table, {"macro_f1": measured["macro_f1"]}).check_agreement("table")
+
+
+def test_recall_of_a_class_that_no_image_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"found recall\.9; expected no recall of a class that no"):
+        results(predictions(WRONG), {"recall.9": 1.0}).check_agreement("table")
+
+
+RIGHT = ",2,2,0.101000,0.903933"  # exp(-loss)
+ERROR = ",0,1,2.000000,0.500000"  # exp(-loss) is 0.135335
+
+
+@pytest.mark.parametrize(
+    ("row", "new", "expected"),
+    [
+        (RIGHT, ",2,2,1.386300,0.249998", "a loss of at most ln 4 where"),  # ln 4 = 1.386294
+        (RIGHT, ",2,2,0.101000,0.903935", r"exp\(-loss\) as the confidence where"),
+        (RIGHT, ",2,2,0.101000,0.903931", r"exp\(-loss\) as the confidence where"),
+        (ERROR, ",0,1,0.693140,0.500000", "a loss of at least ln 2 where"),  # ln 2 = 0.693147
+        (ERROR, ",0,1,1.000000,0.360000", "a confidence that is the largest"),  # exp(-1) = 0.3679
+        (ERROR, ",0,1,2.000000,0.864668", "a confidence that is the largest"),  # above 1 - exp(-2)
+        (ERROR, ",0,1,2.000000,0.288200", "a confidence that is the largest"),  # of 3 others
+    ],
+)
+def test_a_row_that_no_model_can_give_is_refused(row: str, new: str, expected: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^table: line \d+: found 'test.*{new}'; expected {expected}"
+    ):
+        results(edited(row, new)).check_agreement("table")
+
+
+@pytest.mark.parametrize(
+    ("row", "new"),
+    [
+        (RIGHT, ",2,2,1.386294,0.250000"),
+        (ERROR, ",0,1,0.693147,0.500000"),
+        (ERROR, ",0,1,1.386294,0.250000"),
+        (ERROR, ",0,1,2.000000,0.864665"),
+        (ERROR, ",0,1,2.000000,0.288222"),
+    ],
+)
+def test_a_row_at_the_edge_of_the_possible_is_accepted(row: str, new: str) -> None:
+    results(edited(row, new)).check_agreement("table")
+
+
+def test_an_old_table_without_confidence_is_checked_by_its_losses() -> None:
+    table = predictions(WRONG, confidence=False)
+    for row, new, expected in (
+        (",2,2,0.101000\n", ",2,2,1.386300\n", "at most ln 4"),
+        (",0,1,2.000000\n", ",0,1,0.693140\n", "at least ln 2"),
+    ):
+        assert row in table
+        with pytest.raises(ValueError, match=expected):
+            results(table.replace(row, new)).check_agreement("table")
+    # The calibration error does not follow from it.
+    results(table, {"expected_calibration_error": 0.9}).check_agreement("table")
+
+
+@pytest.mark.parametrize("bins", [None, 0, 1.5, "many", True])
+def test_calibration_needs_its_number_of_bins(bins: Any) -> None:
+    with pytest.raises(ValueError, match=r"cannot be checked: evaluate\.calibration_bins: found"):
+        results(predictions(WRONG), bins=bins).check_agreement("table")
+
+
+def simulated(generator: np.random.Generator, near_edges: bool) -> tuple[Predictions, float]:
+    """300 predictions as published, and their calibration error from exact confidences."""
+    n, k = 300, 4
+    confidence = generator.uniform(0.3, 1, n)
+    if near_edges:
+        confidence = generator.integers(3, BINS, n) / BINS + generator.normal(0, 4e-7, n)
+    hits = generator.random(n) < confidence
+    others = generator.uniform(0.01, 0.9, n) * np.minimum(confidence, 1 - confidence)
+    loss = -np.log(np.where(hits, confidence, others))
+    bins = np.ceil(confidence * BINS)
+    sums = [(confidence - hits)[bins == b].sum() for b in np.unique(bins)]
+    actual = generator.integers(0, k, n)
+    predicted = np.where(hits, actual, (actual + 1) % k)
+    names = [tuple(map(str, column.tolist())) for column in (np.arange(n), actual, predicted)]
+    table = Predictions(names[0], names[1], names[2], loss.round(6), confidence.round(6))
+    return table, round(float(np.abs(sums).sum()) / n, 6)
+
+
+@pytest.mark.parametrize("near_edges", [False, True])
+def test_rounded_confidences_give_the_calibration_error_of_the_exact_ones(near_edges: bool) -> None:
+    generator = np.random.default_rng(0)
+    moved = 0
+    for _ in range(200):
+        table, exact = simulated(generator, near_edges)
+        assert table.confidence is not None
+        error, uncertainty = table.calibration_error(table.confidence, BINS)
+        assert abs(error - exact) <= uncertainty
+        moved += abs(error - exact) > ROUNDING
+        assert near_edges or uncertainty < 1.1 * ROUNDING + 2 / 300
+    assert near_edges == bool(moved)  # the allowance for the edges of bins is needed there

@@ -1,0 +1,177 @@
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from stages.gate.predictions import parse_predictions
+from stages.gate.results import Results
+from stages.gate.rules import Rule
+from stages.gate.verdict import MetricVerdict, Verdict, judge
+from tests.repositories import RULES, metrics, predictions
+
+TEN = set(range(10))  # images that the base gets wrong
+
+
+def results(wrong: Collection[int], **changes: Any) -> Results:
+    table = predictions(wrong)
+    return Results("metrics", metrics(table) | changes, parse_predictions(table.encode(), "table"))
+
+
+def verdict(
+    wrong: Collection[int],
+    accepted_before: float | None = None,
+    base: Collection[int] = TEN,
+    **rule: Any,
+) -> tuple[MetricVerdict, Verdict]:
+    """The verdict on accuracy, and the whole one."""
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"] | rule)}
+    before = {} if accepted_before is None else {"accuracy": accepted_before}
+    found = judge(rules, results(wrong), results(base), before, accept_new_test_set=False)
+    return found.metrics[0], found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rule", "outcome"),
+    [
+        (TEN, {}, "same"),
+        (range(12), {}, "worse, within tolerance"),  # just 0.01: two images of 200
+        (range(10, 22), {"tolerance": 0}, "worse, may be noise"),  # 12 lost, 10 gained
+        (range(13), {}, "worse, may be noise"),  # 3 lost, 0 gained: p = 0.25
+        (range(16), {}, "WORSE"),  # 6 lost, 0 gained: p = 0.03
+        (range(16), {"alpha": 0.03125}, "WORSE"),  # p is exactly that, and counts as real
+        (range(16), {"alpha": 0.01}, "worse, may be noise"),
+        (range(13), {"alpha": None}, "WORSE"),
+        (range(16), {"floor": 0.92}, "WORSE"),  # being at the floor is not being below it
+        (range(16), {"floor": 0.925}, "BEYOND ITS LIMIT"),
+        (TEN, {"floor": 0.96}, "BEYOND ITS LIMIT"),  # whatever the base has
+        (range(5), {"floor": 0.99}, "BEYOND ITS LIMIT"),  # even if it is better
+        (range(8), {}, "better, may be noise"),
+        (range(8), {"alpha": None}, "better"),
+        ((), {}, "better"),
+    ],
+)
+def test_outcome_of_a_metric_by_its_rule(
+    wrong: Collection[int], rule: dict[str, Any], outcome: str
+) -> None:
+    judged, whole = verdict(wrong, **rule)
+    assert judged.outcome == outcome
+    assert whole.failed == ([judged] if outcome.isupper() else [])
+
+
+def test_a_higher_loss_is_worse() -> None:
+    rules = {"cross_entropy": Rule.model_validate(RULES["cross_entropy"])}
+    outcomes = [
+        judge(rules, results(wrong), results(TEN), {}, False).metrics[0].outcome
+        for wrong in (range(30), (), TEN)
+    ]
+    assert outcomes == ["WORSE", "better", "same"]
+
+
+def test_the_tolerance_decides_for_a_metric_without_a_paired_test() -> None:
+    rule = Rule.model_validate(RULES["accuracy"] | {"alpha": None, "floor": 0})
+    for value, outcome in ((0.49, "worse, within tolerance"), (0.4899, "WORSE"), (0.6, "better")):
+        now = results(TEN, **{"recall.0": value})
+        base = results(TEN, **{"recall.0": 0.5})
+        judged = judge({"recall.0": rule}, now, base, {}, False).metrics[0]
+        assert (judged.outcome, judged.test) == (outcome, None)
+
+
+def test_one_failed_metric_fails_the_gate() -> None:
+    rules = {name: Rule.model_validate(rule) for name, rule in RULES.items()}
+    rules["accuracy"] = Rule.model_validate(RULES["accuracy"] | {"tolerance": 1})
+    found = judge(rules, results(range(40)), results(TEN), {}, False)
+    assert [judged.metric for judged in found.failed] == ["cross_entropy"]
+
+
+def test_the_change_is_now_minus_base() -> None:
+    judged, _ = verdict(range(20))
+    assert judged.change == -0.05
+    assert judged.test
+    assert judged.test.interval[0] < -0.05 < judged.test.interval[1] < 0
+
+
+def test_images_lost_and_gained_are_counted_by_their_classes() -> None:
+    _, whole = verdict({0, 1, 2, 40, 44, 41}, base={0, 1, 2, 3})
+    assert whole.images
+    assert whole.images.total == 200
+    assert whole.images.lost == Counter({("0", "1"): 2, ("1", "2"): 1})
+    assert whole.images.gained == Counter({("3", "0"): 1})
+
+
+ACCEPTED: dict[str, Any] = {"accepted": 0.9, "accepted_because": "a smaller model"}
+
+
+@pytest.mark.parametrize(
+    ("errors", "outcome"),
+    [(20, "worse, accepted"), (21, "WORSE"), (18, "worse, accepted"), (10, "same")],
+)
+def test_a_regression_is_accepted_down_to_its_value(errors: int, outcome: str) -> None:
+    judged, whole = verdict(range(errors), **ACCEPTED)
+    assert judged.outcome == outcome
+    noted = "accuracy: a regression to 0.9 is accepted: a smaller model" in whole.notes
+    assert noted == (outcome == "worse, accepted")
+
+
+def test_an_acceptance_does_not_lift_the_floor() -> None:
+    assert verdict(range(60), **ACCEPTED, floor=0.85)[0].outcome == "BEYOND ITS LIMIT"
+
+
+def test_an_acceptance_expires_when_the_metric_has_recovered() -> None:
+    # The base has the entry, and 0.95 again.
+    judged, whole = verdict(range(20), accepted_before=0.9, **ACCEPTED)
+    assert judged.outcome == "WORSE"
+    assert "has recovered from the accepted 0.9; remove gate.accuracy.accepted" in whole.notes[0]
+
+
+def test_an_acceptance_of_another_value_counts_as_new() -> None:
+    assert verdict(range(20), accepted_before=0.91, **ACCEPTED)[0].outcome == "worse, accepted"
+
+
+def test_a_merged_acceptance_need_not_be_removed_while_the_metric_is_low() -> None:
+    # 19 errors at the base, 20 now: within the tolerance, so there is nothing to remove yet.
+    judged, whole = verdict(range(20), accepted_before=0.9, base=range(19), **ACCEPTED)
+    assert (judged.outcome, whole.notes) == ("worse, within tolerance", [])
+
+
+def test_a_recovery_asks_to_remove_the_acceptance_and_passes() -> None:
+    judged, whole = verdict(range(10), accepted_before=0.9, base=range(20), **ACCEPTED)
+    assert not judged.failed
+    assert "accuracy has recovered from the accepted 0.9" in whole.notes[0]
+
+
+def test_a_test_set_of_another_size_is_compared_only_if_accepted() -> None:
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
+    table = predictions(range(30), images=120)
+    now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
+    with pytest.raises(ValueError, match=r"test set has changed \(200 images at the base, 120 now"):
+        judge(rules, now, results(TEN), {}, accept_new_test_set=False)
+    found = judge(rules, now, results(TEN), {}, accept_new_test_set=True)
+    assert found.metrics[0].outcome == "not compared"
+    assert "the test set has changed" in found.notes[0]
+    strict = {"accuracy": Rule.model_validate(RULES["accuracy"] | {"floor": 0.9})}
+    assert judge(strict, now, results(TEN), {}, accept_new_test_set=True).failed
+
+
+def test_different_labels_make_a_different_test_set() -> None:
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
+    table = predictions(TEN, labels="0124")
+    now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
+    with pytest.raises(ValueError, match="50 of 200 images have a different label"):
+        judge(rules, now, results(TEN), {}, accept_new_test_set=False)
+
+
+def test_different_pictures_make_a_different_test_set() -> None:
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
+    table = predictions(TEN).replace("test/7,", "test/new,")
+    now = Results("metrics", metrics(table), parse_predictions(table.encode(), "table"))
+    with pytest.raises(ValueError, match="1 of 200 images are different pictures"):
+        judge(rules, now, results(TEN), {}, accept_new_test_set=False)
+
+
+def test_only_limits_apply_if_the_base_has_no_metrics() -> None:
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
+    found = judge(rules, results(TEN), None, {}, accept_new_test_set=False)
+    assert (found.failed, found.images) == ([], None)
+    assert found.notes == ["the base has no metrics yet, so only the limits apply"]
+    assert judge(rules, results(range(150)), None, {}, accept_new_test_set=False).failed

@@ -1,0 +1,158 @@
+"""dvc.yaml says what the code does: DVC itself does not check it (treeverse/dvc#9195)."""
+
+import ast
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.base.params import Params
+from stages.download import DownloadParams
+from stages.evaluate import EvaluateParams
+from stages.sources.known_datasets import DATASETS
+from stages.tensorize import TensorizeParams
+from stages.train import TrainParams
+from tests.conftest import ROOT
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, Any] = PIPELINE["stages"]
+# What DVC leaves out of the keys of its run cache, wherever it stands (StageCache, 3.67.1). A param
+# called so must be named by itself, or another value gives the results of the first.
+OVERLOOKED = {"size", "nfiles"}
+PARAMS: dict[str, type[Params]] = {
+    "download": DownloadParams,
+    "tensorize": TensorizeParams,
+    "train": TrainParams,
+    "evaluate": EvaluateParams,
+}
+
+
+def imports_of(module: str) -> set[str]:
+    """The files of ours that `module` imports, itself included, through any number of steps."""
+    path = f"{module.replace('.', '/')}.py"
+    found, todo = {path}, [path]
+    while todo:
+        tree = ast.parse((ROOT / todo.pop()).read_text())
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "imports of ours are absolute"
+                names = [str(node.module)]
+            new = {f"{n.replace('.', '/')}.py" for n in names if n.startswith("stages")} - found
+            found |= new
+            todo += new
+    return found
+
+
+def outs_of(stage: str) -> dict[str, bool]:
+    """What a stage makes, and whether it is in DVC's cache; what is not is in git."""
+    entries = [e for key in ("outs", "metrics", "plots") for e in STAGES[stage].get(key, [])]
+    return {
+        path: options.get("cache", True)
+        for entry in entries
+        for path, options in ({entry: {}} if isinstance(entry, str) else entry).items()
+    }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_deps_are_the_imports(stage: str) -> None:
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
+    assert sorted(code) == sorted(imports_of(f"stages.{stage}"))
+
+
+def test_the_package_itself_holds_no_code() -> None:
+    (only,) = ast.parse((ROOT / "stages/__init__.py").read_text()).body
+    assert isinstance(only, ast.Expr)
+    assert isinstance(only.value, ast.Constant)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_imports_another(stage: str) -> None:
+    others = {f"stages/{name}.py" for name in STAGES if name != stage}
+    assert not imports_of(f"stages.{stage}") & others
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_params_are_those_that_the_code_reads(stage: str) -> None:
+    tree = ast.parse((ROOT / f"stages/{stage}.py").read_text())
+    sections = [
+        node.args[1].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "load"
+        and len(node.args) == 2
+        and isinstance(node.args[1], ast.Constant)
+    ]
+    assert sections == [stage]
+    overlooked = [f"{stage}.{key}" for key in PARAMS[stage].model_fields if key in OVERLOOKED]
+    assert STAGES[stage]["params"] == [stage, *overlooked]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_path_of_the_command_is_a_dep_or_an_out_and_the_reverse(stage: str) -> None:
+    python, flag, module, *arguments = shlex.split(STAGES[stage]["cmd"])
+    assert (python, flag, module) == ("python", "-m", f"stages.{stage}")
+    paths = arguments[1::2]
+    assert all(option.startswith("--") for option in arguments[::2])
+    data = [dep for dep in STAGES[stage]["deps"] if not dep.startswith("stages/")]
+    assert sorted(paths) == sorted(["params.yaml", *data, *outs_of(stage)])
+
+
+def test_the_code_holds_no_path_of_the_pipeline() -> None:
+    for path in (ROOT / "stages").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not node.value.startswith("data/"), f"{path}:{node.lineno}"
+
+
+def test_what_is_plotted_and_measured_is_made() -> None:
+    outs = [out for stage in STAGES for out in outs_of(stage)]
+    used = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
+    for entry in PIPELINE["plots"]:
+        if isinstance(entry, str):
+            used.append(entry)
+        else:
+            (plot,) = entry.values()
+            used += plot["y"]
+    for path in used:
+        assert any(Path(path).is_relative_to(out) for out in outs), path
+
+
+def test_the_template_of_a_plot_stands_in_the_repository() -> None:
+    (options,) = STAGES["evaluate"]["plots"][0].values()
+    template = ROOT / ".dvc/plots" / f"{options['template']}.json"
+    assert json.loads(template.read_text(encoding="utf-8"))["data"]["values"] == "<DVC_METRIC_DATA>"
+
+
+def test_git_ignores_what_dvc_keeps_and_nothing_else() -> None:
+    ignored = (ROOT / "data/.gitignore").read_text().split()
+    cached = {
+        f"/{Path(out).relative_to('data').parts[0]}"
+        for stage in STAGES
+        for out, in_cache in outs_of(stage).items()
+        if in_cache
+    }
+    assert set(ignored) == cached | {"*.part", "*.resume"}
+
+
+@pytest.mark.parametrize("section", PARAMS)
+def test_params_yaml_has_the_keys_that_the_code_knows_each_with_a_comment(section: str) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    values = yaml.safe_load(text)[section]
+    assert list(values) == list(PARAMS[section].model_fields)
+    PARAMS[section].load(ROOT / "params.yaml", section)
+    lines = text[text.index(f"\n{section}:") :].splitlines()[2:]
+    for key, line in zip(
+        values, [ln for ln in lines if not ln.strip().startswith("#")], strict=False
+    ):
+        assert line.startswith(f"  {key}: ")
+        assert "  # " in line
+
+
+def test_every_known_data_set_can_be_asked_for() -> None:
+    for name in [*DATASETS, "CIFAR10", "EMNIST-letters"]:
+        assert DownloadParams.model_validate({"dataset": name}).dataset == name
