@@ -3,26 +3,26 @@ PYTHON ?= python3
 
 .PHONY: repro gate verify test check lock bench clean install
 
-repro: install  ## run what has changed since the last time
+repro: install  ## run the stages whose inputs have changed
 	. .venv/bin/activate && dvc repro
 
-gate: install  ## have the metrics regressed against the remote's main branch?
+gate: install  ## have the metrics regressed since the remote's main branch?
 	. .venv/bin/activate && python -m stages.gate
 
-verify: install  ## does this machine compute what is committed, in twenty environments?
+verify: install  ## does this machine reproduce the committed results, in twenty environments?
 	. .venv/bin/activate && python -m stages.verify
 
-test: install  ## the tests
-	. .venv/bin/activate && pytest
+test: install  ## all tests; for a quick loop: pytest -m 'not slow and not mnist'
+	. .venv/bin/activate && pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 check: install  ## lint, format, types and workflows
 	. .venv/bin/activate && ruff check && ruff format --check && mypy && \
 		check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-bench: install  ## against the tutorial's loop and scikit-learn, in one run
+bench: install  ## compare with the tutorial's loop and scikit-learn, in one run
 	. .venv/bin/activate && python -m benchmarks
 
-lock: install  ## exact versions with hashes for all platforms, kept where pyproject.toml still admits them
+lock: install  ## pin versions and hashes for all platforms; keep the pins that pyproject.toml still allows
 	. .venv/bin/activate && UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --extra dev \
 		--output-file requirements.lock pyproject.toml
@@ -30,15 +30,15 @@ lock: install  ## exact versions with hashes for all platforms, kept where pypro
 install:
 	@cmp -s requirements.lock .venv/installed.lock || { \
 		command -v $(PYTHON) > /dev/null || \
-			{ echo "error: no $(PYTHON): install Python 3.11 or newer, or make PYTHON=/path/to/it" >&2; exit 2; }; \
+			{ echo "error: no $(PYTHON): install Python 3.11 or newer, or make PYTHON=/path/to/python" >&2; exit 2; }; \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-			{ echo "error: $$($(PYTHON) --version) is too old: 3.11 or newer is needed; make PYTHON=/path/to/it" >&2; exit 2; }; \
+			{ echo "error: $$($(PYTHON) --version) is too old: 3.11 or newer is needed; make PYTHON=/path/to/python" >&2; exit 2; }; \
 		$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
 			{ echo "error: $(PYTHON) has no venv: install it (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }; \
 		$(PYTHON) -m venv --clear .venv && \
 		.venv/bin/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
 		cp requirements.lock .venv/installed.lock; }
 
-clean:  ## everything that is not in git, DVC's cache of results excepted
+clean:  ## remove what tools have left: not data/, nor DVC's cache
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache dvc_plots
 	find . -name __pycache__ -prune -exec rm -rf {} +

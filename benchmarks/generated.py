@@ -1,4 +1,4 @@
-"""Pictures made for measurements: smooth noise, as large on disk as photographs of that size."""
+"""Generated pictures: smooth noise, as large on disk as photographs of the same size."""
 
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -34,14 +34,14 @@ def first_photographs(raw: Path, number: int, other: Path) -> None:
 
 
 def prepare(raw: Path) -> None:
-    """Make the folders of the classes, and say what they hold."""
+    """Make a folder per class, and the file that says what they hold."""
     for i in range(CLASSES):
         (raw / place(i)).parent.mkdir(parents=True)
     (raw / "dataset.json").write_text('{"format": "pictures"}\n')
 
 
 def place(i: int) -> str:
-    """Where photograph `i` lies in a folder of them."""
+    """The path of photograph `i` in its data set."""
     return f"train/{i % CLASSES}/{i:06}.jpg"
 
 

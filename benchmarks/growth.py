@@ -1,4 +1,4 @@
-"""What memory the commands hold for N images, and for ten times as many."""
+"""How much memory the commands need for N images, and for ten times as many."""
 
 import os
 import sys
@@ -13,10 +13,10 @@ import yaml
 
 from benchmarks import generated, pictures
 from benchmarks.memory import peak_anonymous_megabytes
-from stages.images.stored_images import Images, write_split
+from stages.formats.split_file import Images, write_split
 
 PYTHON = sys.executable
-PHOTOGRAPHS = 8_000  # so many that two processes decode them, as they do ten times as many
+PHOTOGRAPHS = 8_000  # enough for two processes to decode them, as they do ten times as many
 REPETITIONS = 3  # of train and evaluate
 IMAGES = 5_000
 SHAPE = (3, 64, 64)  # C, H, W: 61 MB, and 614 MB for ten times as many
@@ -32,9 +32,9 @@ def measure() -> dict[str, Megabytes]:
 
 
 def tensorize(folder: Path) -> Megabytes:
-    """Of `stages.tensorize`, the processes that decode for it included."""
+    """Of `stages.tensorize`, including the processes that decode for it."""
     many, few = folder / "many", folder / "few"
-    print("making pictures", file=sys.stderr)
+    print("generating pictures", file=sys.stderr)
     generated.photographs(many, 10 * PHOTOGRAPHS)
     generated.first_photographs(many, PHOTOGRAPHS, few)
     print("memory of tensorize", file=sys.stderr)
@@ -76,7 +76,7 @@ def train_and_evaluate(folder: Path) -> dict[str, Megabytes]:
 
 
 def noise(path: Path, number: int) -> None:
-    """Write a split of so many random images."""
+    """Write a split of that many random images."""
     random = np.random.default_rng(0)
 
     def chunks() -> Iterator[Images]:
@@ -90,7 +90,7 @@ def noise(path: Path, number: int) -> None:
 
 @contextmanager
 def two_cpus() -> Iterator[None]:
-    """What is started within may use two CPUs: as many processes decode, however many there are."""
+    """Confine what is started within to two CPUs, so that two processes decode on any machine."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(allowed)[:2])
     try:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.images.readers import read_idx
-from stages.images.stored_images import Images, Labels
+from stages.formats.idx import read_idx
+from stages.formats.split_file import Images, Labels
 
 RAW = Path("data/raw")
+CLASSES = 10
 
 
 def read(split: str) -> tuple[Images, Labels]:

@@ -1,4 +1,4 @@
-"""How fast pictures are decoded, against what people write by hand, each in a process of its own.
+"""How fast pictures are decoded, compared with what people write by hand, in separate processes.
 
 `python -m benchmarks.pictures ROW FOLDER OUT` runs one of the peers.
 """
@@ -38,7 +38,7 @@ class Pictures:
 
 
 def measure() -> Pictures:
-    """All figures; the commands take turns, so that a busy minute falls on each."""
+    """All figures; the commands take turns, so that a busy minute affects each of them."""
     from benchmarks import generated
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -72,7 +72,7 @@ def measure() -> Pictures:
 
 
 def tensorize(raw: Path, folder: Path) -> list[str]:
-    """The command that makes splits of SIZE, in colour, of the pictures in `raw`, in `folder`."""
+    """The command that turns the pictures in `raw` into colour splits of SIZE, in `folder`."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     changes = {"channels": 3, "size": list(SIZE), "validation": 0.1, "allow_duplicates": True}
     params["tensorize"].update(changes)
@@ -108,7 +108,7 @@ def check(paths: Sequence[Path]) -> None:
 
 
 def loop(folder: Path, out: str) -> None:
-    """Pillow, one picture after the other."""
+    """Pillow, one picture after another."""
     import numpy as np
     from PIL import Image
     from safetensors.numpy import save_file
@@ -121,7 +121,7 @@ def loop(folder: Path, out: str) -> None:
 
 
 def data_loader(folder: Path, out: str) -> None:
-    """A DataLoader over torchvision's ImageFolder, with a worker for each CPU."""
+    """A DataLoader over torchvision's ImageFolder, with one worker per CPU."""
     import torch
     from safetensors.torch import save_file
     from torch.utils.data import DataLoader
@@ -135,7 +135,7 @@ def data_loader(folder: Path, out: str) -> None:
 
 
 def load(folder: Path, _: str) -> None:
-    """Pillow's decoding, and nothing done with it."""
+    """Pillow's decoding alone."""
     from PIL import Image
 
     for path in folder.iterdir():

@@ -1,4 +1,4 @@
-"""What the pipeline's commands take, as ratios to what they cannot do without.
+"""What the pipeline's commands take, relative to what they cannot do without.
 
 Everything runs in a scratch copy of the working tree with a DVC cache of its own: nothing in the
 tree, its cache or its lock is touched.
@@ -82,7 +82,7 @@ def run(command: Sequence[str], folder: Path) -> Ran:
 
 
 def repository(folder: Path) -> None:
-    """Commit all that is in `folder` to a new git repository, as a fresh clone would be."""
+    """Commit all that is in `folder` to a new git repository, as in a fresh clone."""
     me = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
     run(["git", "init", "--quiet"], folder)
     run(["git", "add", "--all"], folder)
@@ -110,7 +110,7 @@ def copy_of_working_tree() -> Iterator[Path]:
 
 @contextmanager
 def empty_pipeline() -> Iterator[Path]:
-    """A scratch repository with our DVC settings and no stage: what DVC takes to say so."""
+    """A scratch repository with our DVC settings and no stages: DVC's own overhead."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore"):
@@ -148,7 +148,7 @@ def repro(folder: Path, expected: Sequence[str]) -> float:
 
 
 def measure() -> Pipeline:
-    """All figures; the runs take turns, so that a busy minute of the machine falls on each."""
+    """All figures; the runs take turns, so that a busy minute affects each of them."""
     memory, bare_torch, changed, no_op, empty_no_op = [], [], [], [], []
     with copy_of_working_tree() as tree, empty_pipeline() as empty:
         repro(tree, [])  # fills DVC's own state of both

@@ -1,13 +1,14 @@
-"""What a second process gains where there is enough work to share: large colour images.
+"""The gain of a second process where there is enough work to share: large colour images.
 
-`python -m benchmarks.processes FILE` prints the seconds of the training steps on that split, and is
-what torchrun starts; each process has one thread.
+`python -m benchmarks.processes FILE` prints the seconds of the training steps on that split;
+torchrun starts it, and each process has one thread.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from pathlib import Path
 from time import perf_counter
 
@@ -19,16 +20,16 @@ STEPS = 4
 
 def measure() -> float:
     """The ratio of the throughput of two processes to that of one."""
-    import torch
+    import numpy as np
 
     from stages.formats.split_file import LabelledImages
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "split.safetensors")
-        generator = torch.Generator().manual_seed(0)
+        random = np.random.default_rng(0)
         LabelledImages(
-            torch.randint(0, 256, (BATCH_SIZE, *PIXELS), dtype=torch.uint8, generator=generator),
-            torch.randint(0, CLASSES, (BATCH_SIZE,), generator=generator),
+            random.integers(0, 256, (BATCH_SIZE, *PIXELS), np.uint8),
+            random.integers(0, CLASSES, BATCH_SIZE),
             tuple(map(str, range(CLASSES))),
         ).save(path)
         seconds = []
@@ -46,16 +47,18 @@ def measure() -> float:
 def main() -> None:
     """Train on the split, and print the seconds from the first process."""
     from stages.formats.split_file import LabelledImages
-    from stages.train import CPU, Splits, TrainParams, fit
+    from stages.training.data import Examples
+    from stages.training.loop import CPU, fit
     from stages.training.processes import joined_processes
+    from stages.training.settings import TrainParams
 
-    training = LabelledImages.load(Path(sys.argv[1]))
+    training = Examples.of(LabelledImages.load(Path(sys.argv[1])))
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(
         update={"batch_size": BATCH_SIZE, "iterations": STEPS}
     )
     with joined_processes(CPU) as processes:
         started = perf_counter()
-        fit(params, Splits(training, training), processes=processes)
+        deque(fit(params, training, CLASSES, processes), maxlen=0)
         if processes.first:
             print(perf_counter() - started)
 

@@ -1,9 +1,9 @@
 """One row of the comparison of training loops: `python -m benchmarks.training ROW` prints it.
 
 Every row trains on MNIST's 60,000 training images and is measured on its 10,000 test images. Its
-seconds hold what stands between `start` and `stop`: the scaling of pixels, the making of the model,
-its training, and its passes over the test images; not the imports, nor the reading of files. Each
-row imports what it needs and nothing else, and gets a process of its own.
+seconds are those between `start` and `stop`: scaling the pixels, building the model, training it,
+and the passes over the test images, but neither imports nor reading files. Each row imports only
+what it needs, and runs in a process of its own.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.memory import peak_megabytes
 
 RAW = Path("data/raw")
-# Of the tutorial, in the words of params.yaml.
+# The tutorial's settings, in terms of params.yaml.
 TUTORIAL = {
     "optimizer": "sgd",
     "learning_rate": 0.001,
@@ -35,7 +35,7 @@ TUTORIAL = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What a row took and reached.
+    """What a row took, and the accuracy it reached.
 
     accuracy: on the test images.  megabytes: peak memory above that after the row's imports.
     """
@@ -46,14 +46,14 @@ class Measured:
 
 
 class Watch:
-    """Told by a row where it stands, takes its time and memory."""
+    """Measures a row, which reports where it is."""
 
     def imported(self) -> None:
         """The row's imports are done."""
         self.imports = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF))
 
     def start(self) -> None:
-        """The data is in memory, as it was in the files."""
+        """The data is in memory, as it is in the files."""
         self.started = perf_counter()
 
     def stop(self, accuracy: float) -> Measured:
@@ -64,30 +64,32 @@ class Watch:
 
 
 def ours(watch: Watch, changes: dict[str, Any]) -> Measured:
-    """Our `fit` with the params of params.yaml but for `changes`.
+    """Our `fit` and `History`, with the params of params.yaml except for `changes`.
 
-    The test images stand in the place of the validation split, so that it does the tutorial's
-    passes; it does others over all training images, for the exact training loss.
+    The test images take the place of the validation split, so that both loops make the same passes
+    over them.
     """
     import torch
 
     from benchmarks import mnist
-    from stages.formats.model_file import use_threads
-    from stages.formats.split_file import LabelledImages
-    from stages.train import Evaluation, Splits, TrainParams, fit
+    from stages.training.data import Examples
+    from stages.training.history import History
+    from stages.training.loop import fit
+    from stages.training.processes import use_threads
+    from stages.training.settings import TrainParams
 
     watch.imported()
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(update=changes)
-    classes = tuple(map(str, range(10)))
     training, test = (
-        LabelledImages(torch.from_numpy(images), torch.from_numpy(labels), classes)
+        Examples(torch.from_numpy(images).flatten(1), torch.from_numpy(labels))
         for images, labels in map(mnist.read, ("train", "t10k"))
     )
     watch.start()
-    use_threads(params.batch_size, training.image_shape, training.classes)
-    history: list[Evaluation] = []
-    fit(params, Splits(training, test), history.append)
-    return watch.stop(history[-1].validation_accuracy or 0.0)
+    use_threads(params.batch_size * training.pixels.shape[1] * mnist.CLASSES)
+    history = History(params, test)
+    for step in fit(params, training, mnist.CLASSES):
+        history.add(step)
+    return watch.stop(history.rows[-1].validation_accuracy or 0.0)
 
 
 def tutorial(watch: Watch) -> Measured:
@@ -148,7 +150,7 @@ def scikit_learn(watch: Watch, estimator: str, **arguments: Any) -> Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """How a row is called in the table, how often it is repeated, and what it runs."""
+    """A row's title in the table, the number of its repetitions, and what it runs."""
 
     title: str
     repetitions: int

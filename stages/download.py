@@ -1,15 +1,16 @@
-"""The name of a data set, or the path of pictures -> a folder that holds and describes them.
+"""Fetch a data set by its name, or copy the user's own pictures.
 
-Out: a folder with the files, checked, and dataset.json, which tells how to read them:
-- {"format": "idx", "classes": [...]}: four IDX files; `sources` tells whence;
-- {"format": "torchvision", "class": ..., "train": {...}, "test": {...}}: what that class in
-  torchvision.datasets reads, with its arguments for each split; `published` tells whence;
-- {"format": "pictures"}: train/CLASS/... and perhaps test/CLASS/...; `layout` tells from what.
+Out: a folder with the files, checked, and dataset.json, which says how to read them:
+- {"format": "idx", "classes": [...]}: the four IDX files of a data set in `known_datasets`;
+- {"format": "torchvision", "class": ..., "train": {...}, "test": {...}}: the files that this class
+  in torchvision.datasets reads, with its arguments for each split;
+- {"format": "pictures"}: the folders train/CLASS and perhaps test/CLASS.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,119 +22,121 @@ from stages.base.command import run
 from stages.base.params import Params
 from stages.base.whole_files import whole_folder, write_text
 from stages.sources.known_datasets import DATASETS, fetch
-from stages.sources.own_pictures import take_pictures
-from stages.sources.torchvision_datasets import closest, is_name, published, table
-from stages.sources.torchvision_downloads import fetch_published
+from stages.sources.own_pictures import copy_pictures
+from stages.sources.torchvision_datasets import (
+    TORCHVISION_DATASETS,
+    UNUSABLE,
+    listing,
+    similar_names,
+)
+from stages.sources.torchvision_downloads import fetch_torchvision_dataset
 
-ABOUT = "dataset.json"
+DESCRIPTION = "dataset.json"
+PICTURES = "a folder, zip or tar of pictures with one sub-folder per class"
 
 
 class DownloadParams(Params):
     """Section `download` of params.yaml."""
 
-    dataset: str = Field(
-        description="a data set's name (--list names all), or the path of a folder, zip or tar of"
-        " pictures with a sub-folder a class"
-    )
+    dataset: str = Field(description=f"a data set's name (see --list), or the path of {PICTURES}")
 
     @field_validator("dataset")
     @classmethod
     def _exists(cls, dataset: str) -> str:
-        if is_name(dataset) or _path(dataset).exists():
+        if reason := UNUSABLE.get(dataset):
+            raise ValueError(
+                f"a usable data set (`python -m stages.download --list`); not usable: {reason}"
+            )
+        if dataset in TORCHVISION_DATASETS or _exists(_path(dataset)):
             return dataset
-        close = closest(dataset)
+        similar = ", ".join(similar_names(dataset))
         raise ValueError(
             "a data set's name (`python -m stages.download --list`), or the path of a folder, zip"
-            f" or tar of pictures{f'; did you mean {close}?' if close else ''}"
+            f" or tar of pictures{f'; did you mean {similar}?' if similar else ''}"
         )
 
 
 def download(params: DownloadParams, watched: Path, raw: Path) -> None:
-    """Put the data set into the folder `raw`, in place of what stands there, once it is complete.
+    """Put the data set into the folder `raw`, replacing what is there once it is complete.
 
-    A name that is a data set's is one; a folder that is called the same is named with `./`. For
-    pictures from outside of `watched` there is a note that DVC does not see them change.
+    A name that is both a data set's and a folder's means the data set; `./` before it means the
+    folder. For pictures outside `watched`, a note says that DVC does not notice their changes.
     """
     name, mirror = params.dataset, os.environ.get("DATASET_MIRROR")
     _check_replaceable(raw)
-    if name in DATASETS:
+    if known := DATASETS.get(name):
         with whole_folder(raw) as part:
-            for file in DATASETS[name].files:
+            for file in known.files:
                 if (raw / file).is_file():
-                    shutil.copyfile(raw / file, part / file)  # it stays if its content is right
+                    shutil.copyfile(raw / file, part / file)  # kept if its content is right
             fetch(name, part, mirror)
-            _describe(part, {"classes": DATASETS[name].classes, "format": "idx"})
-    elif is_name(name):
-        dataset = published(name)
+            _describe(part, {"classes": known.classes, "format": "idx"})
+    elif dataset := TORCHVISION_DATASETS.get(name):
         with whole_folder(raw) as part:
-            fetch_published(dataset, part, mirror)
-            _describe(
-                part,
-                {
-                    "class": dataset.torchvision_class,
-                    "format": "torchvision",
-                    "train": dataset.train,
-                    "test": dataset.test,
-                },
-            )
+            fetch_torchvision_dataset(dataset, part, mirror)
+            splits = {"train": dataset.train, "test": dataset.test}
+            _describe(part, {"class": dataset.class_name, "format": "torchvision", **splits})
     else:
         source = _path(name)
         inner, outer = raw.resolve(), source.resolve()
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-            raise ValueError(f"{name}: holds {raw}, or lies in it; expected a place apart from it")
+            raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
-            take_pictures(source, part)
+            copy_pictures(source, part)
             _describe(part, {"format": "pictures"})
         if not outer.is_relative_to(watched.resolve()):
             print(
-                f"note: {name} is not in {watched}: DVC does not see it change;"
-                " `dvc repro -f download`, then `dvc repro`, take it anew"
+                f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
+                " after one, run `dvc repro -f download`, then `dvc repro`"
             )
 
 
 def _path(dataset: str) -> Path:
+    return Path(os.path.expanduser(dataset))  # noqa: PTH111  # Path's own raises for unknown users
+
+
+def _exists(path: Path) -> bool:
     try:
-        return Path(dataset).expanduser()
-    except RuntimeError:  # there is no such user
-        return Path(dataset)
+        return path.exists()
+    except OSError:  # too long a name, for one
+        return False
 
 
 def _check_replaceable(raw: Path) -> None:
-    """Raise ValueError if `raw` holds what no data set left there: it would be lost."""
-    if not raw.exists() or (raw.is_dir() and (raw / ABOUT).exists()):
+    """Raise ValueError if `raw` is there and was not left by this stage: it would be lost."""
+    if not raw.exists() or (raw.is_dir() and (raw / DESCRIPTION).exists()):
         return
-    known = {file for dataset in DATASETS.values() for file in dataset.files}
-    if not raw.is_dir() or not {path.name for path in raw.iterdir()} <= known:
+    idx_files = {file for known in DATASETS.values() for file in known.files}
+    if not raw.is_dir() or not {path.name for path in raw.iterdir()} <= idx_files:
         raise ValueError(
-            f"{raw}: holds something else than a data set, which would be lost; move it away"
+            f"{raw}: found something other than a data set, which would be lost; move it away"
         )
 
 
-def _describe(folder: Path, about: dict[str, Any]) -> None:
-    text = json.dumps(about, ensure_ascii=False, indent=2, sort_keys=True)
-    write_text(folder / ABOUT, f"{text}\n")
+def _describe(folder: Path, description: Mapping[str, Any]) -> None:
+    text = json.dumps(description, ensure_ascii=False, indent=2, sort_keys=True)
+    write_text(folder / DESCRIPTION, f"{text}\n")
 
 
 def _list(wanted: bool) -> None:
     if wanted:
-        print(table())
+        print(f"{listing()}\n\nOr the path of {PICTURES},")
+        print("with or without folders train and test around these.")
         raise typer.Exit
 
 
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `download`")],
-    watched: Annotated[Path, Option(help="in: the folder for pictures, which DVC watches")],
+    watched: Annotated[Path, Option(help="in: the folder of pictures that DVC watches")],
     raw: Annotated[Path, Option(help="out: the folder for the data set's files")],
     _: Annotated[
-        bool,
-        Option("--list", help="name the data sets, then exit", is_eager=True, callback=_list),
+        bool, Option("--list", help="list the data sets and exit", is_eager=True, callback=_list)
     ] = False,
 ) -> None:
-    """Fetch a data set and check its content, or take pictures of your own.
+    """Fetch a data set and check its content, or copy your own pictures.
 
-    The environment variable DATASET_MIRROR names a mirror of yours, a folder or an http(s) URL
-    that holds the files, those of MNIST and FashionMNIST plain or gzipped; it is tried before the
-    public ones.
+    The environment variable DATASET_MIRROR names a mirror of your own, which is tried first: a
+    folder or an http(s) URL that holds the files (for MNIST and FashionMNIST plain or gzipped).
     """
     download(DownloadParams.load(params, "download"), watched, raw)
 

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 
 from stages.formats.split_file import LabelledImages
@@ -29,11 +29,11 @@ def make_images() -> Callable[..., LabelledImages]:
     def make(
         n: int = 60, k: int = 3, shape: tuple[int, int, int] = (1, 4, 5), seed: int = 0
     ) -> LabelledImages:
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.arange(n) % k
-        prototypes = torch.randint(0, 256, (k, *shape), generator=generator)
-        noise = torch.randint(-120, 121, (n, *shape), generator=generator)
-        images = (prototypes[labels] + noise).clamp(0, 255).to(torch.uint8)
+        generator = np.random.default_rng(seed)
+        labels = np.arange(n) % k
+        prototypes = generator.integers(0, 256, (k, *shape))
+        noise = generator.integers(-120, 121, (n, *shape))
+        images = (prototypes[labels] + noise).clip(0, 255).astype(np.uint8)
         return LabelledImages(images, labels, tuple(f"class {i}" for i in range(k)))
 
     return make

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from stages.formats.idx import idx_bytes
 from stages.formats.split_file import LabelledImages
 from stages.images.splits import choose
-from stages.sources.wheels import idx_bytes
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
 

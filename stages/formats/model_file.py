@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from stages.base.whole_files import write_bytes
+from stages.formats.split_file import FITS, class_names, metadata
 
-FITS = ("crop", "pad")
+DTYPES = {"bias": "F32", "weight": "F32"}  # as safetensors writes them
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,11 @@ class Model:
         if self.image_shape[0] not in (1, 3) or min(self.image_shape) < 1:
             raise ValueError(f"image_shape: found {self.image_shape}; expected (1 or 3, H, W)")
         if self.fit not in FITS:
-            raise ValueError(f"fit: found {self.fit!r}; expected {' or '.join(FITS)}")
+            raise ValueError(f"fit: found {self.fit!r:.200}; expected {' or '.join(FITS)}")
         if not 2 <= len(set(self.classes)) == k:
-            raise ValueError(f"classes: found {self.classes}; expected two or more distinct names")
+            raise ValueError(
+                f"classes: found {self.classes!r:.200}; expected two or more distinct names"
+            )
         if (self.weight.shape, self.bias.shape) != ((k, d), (k,)):
             raise ValueError(
                 f"found weight {self.weight.shape} and bias {self.bias.shape};"
@@ -88,20 +91,22 @@ class Model:
             raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")
         try:
             with safe_open(path, framework="np") as file:
-                about = json.loads(file.metadata()["model"])
+                about = metadata(file, "model", {"classes", "fit", "image_shape"})
+                found = {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
+                if found != DTYPES:
+                    raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}")
                 weight, bias = (file.get_tensor(name) for name in ("weight", "bias"))
-            for name, tensor in (("weight", weight), ("bias", bias)):
-                if tensor.dtype != np.float32:
-                    raise ValueError(f"{name}: found {tensor.dtype}; expected float32")
-            channels, height, width = about["image_shape"]
+            shape = about["image_shape"]
+            if not isinstance(shape, list) or [type(edge) for edge in shape] != [int, int, int]:
+                raise ValueError(f"image_shape: found {shape!r:.200}; expected [C, H, W]")
             return cls(
                 weight.astype(np.float64),
                 bias.astype(np.float64),
-                tuple(about["classes"]),
-                (channels, height, width),
+                class_names(about),
+                (shape[0], shape[1], shape[2]),
                 about["fit"],
             )
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (SafetensorError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"{path}: not a model of this pipeline ({reason}); `dvc repro -f train`"

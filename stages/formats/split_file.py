@@ -24,14 +24,17 @@ from stages.base.whole_files import whole_file
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
+FITS = ("crop", "pad")
+DTYPES = {"images": "U8", "labels": "I64", "names": "U8"}  # as safetensors writes them
+
 
 @dataclass(frozen=True)
 class LabelledImages:
     """One split of a data set; it may be empty, its classes may not.
 
-    images: (N, C, H, W) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
-    fit: how a picture of another shape was brought to (H, W).  names: the pictures' names in UTF-8,
-    each ended by a line feed, (M,) uint8; empty if they have none.
+    images: (N, C, H, W) uint8, C being 1 or 3.  labels: (N,) int64, in [0, K).  classes: K distinct
+    names.  fit: crop or pad, how a picture of another shape was brought to (H, W).  names: the
+    pictures' names in UTF-8, each ended by a line feed, (M,) uint8; empty if they have none.
     """
 
     images: Images
@@ -46,19 +49,37 @@ class LabelledImages:
             raise ValueError(
                 f"images: found {images.shape} {images.dtype}; expected (N, C, H, W) uint8"
             )
+        if images.shape[1] not in (1, 3) or min(images.shape[1:]) < 1:
+            raise ValueError(f"images: found {images.shape}; expected (N, 1 or 3, H, W)")
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"labels: found {labels.shape} {labels.dtype}; expected ({len(images)},) int64"
             )
         if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise ValueError(f"classes: found {self.classes}; expected distinct names")
+            raise ValueError(f"classes: found {self.classes!r:.200}; expected distinct names")
+        if self.fit not in FITS:
+            raise ValueError(f"fit: found {self.fit!r:.200}; expected {' or '.join(FITS)}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.classes):
             raise ValueError(
                 f"labels: found {labels.min()} to {labels.max()};"
                 f" expected 0 to {len(self.classes) - 1}, for {len(self.classes)} classes"
             )
-        if len(self.names) and len(self.pictures) != len(images):
-            raise ValueError(f"names: found {len(self.pictures)}; expected {len(images)}")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names = self.names
+        if names.dtype != np.uint8 or names.ndim != 1:
+            raise ValueError(f"names: found {names.shape} {names.dtype}; expected (M,) uint8")
+        if not len(names):
+            return
+        if names[-1] != ord("\n"):
+            raise ValueError("names: found no line feed at the end; expected one after each name")
+        try:
+            number = len(self.pictures)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"names: found {error.reason}; expected UTF-8") from None
+        if number != len(self):
+            raise ValueError(f"names: found {number}; expected {len(self)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,28 +124,54 @@ class LabelledImages:
             raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
         try:
             with safe_open(path, framework="np") as file:  # checks the file
-                about = json.loads(file.metadata()["split"])
-            return cls(classes=tuple(about["classes"]), fit=about["fit"], **_mapped(path))
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+                about = metadata(file, "split", {"classes", "fit"})
+            return cls(classes=class_names(about), fit=about["fit"], **_mapped(path))
+        except (SafetensorError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{path}: not labelled images ({error}); `dvc repro -f tensorize` regenerates it"
+                f"{path}: not labelled images ({reason}); `dvc repro -f tensorize` regenerates it"
             ) from None
 
 
+def metadata(file: Any, name: str, keys: set[str]) -> dict[str, Any]:
+    """The JSON object `name` in the metadata of an open safetensors file.
+
+    Raises ValueError, or RecursionError, if there is none that has the keys.
+    """
+    about = json.loads((file.metadata() or {}).get(name, "null"))
+    if not isinstance(about, dict) or not keys <= about.keys():
+        raise ValueError(
+            f"metadata {name}: found {about!r:.200};"
+            f" expected an object with the keys {', '.join(sorted(keys))}"
+        )
+    return about
+
+
+def class_names(about: dict[str, Any]) -> tuple[str, ...]:
+    """The classes in a file's metadata; raises ValueError if they are not a list of names."""
+    classes = about["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes: found {classes!r:.200}; expected a list of names")
+    return tuple(classes)
+
+
 def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a split's file.
+    """The arrays of a split's file, once safetensors has checked its header and size.
 
     safetensors would map it copy-on-write, which Linux refuses for a file larger than the memory.
     """
     with path.open("rb") as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
     start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    found = {name: header[name]["dtype"] for name in sorted(header) if name != "__metadata__"}
+    if found != DTYPES:
+        raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}")
     arrays = {}
-    for name, entry in json.loads(content[8:start]).items():
-        if name != "__metadata__":
-            dtype, shape = {"U8": "u1", "I64": "<i8"}[entry["dtype"]], entry["shape"]
-            offset = start + entry["data_offsets"][0]
-            arrays[name] = np.frombuffer(content, dtype, prod(shape), offset).reshape(shape)
+    for name, kind in DTYPES.items():
+        dtype, shape = {"U8": "u1", "I64": "<i8"}[kind], header[name]["shape"]
+        offset = start + header[name]["data_offsets"][0]
+        arrays[name] = np.frombuffer(content, dtype, prod(shape), offset).reshape(shape)
     return arrays
 
 

@@ -42,9 +42,7 @@ def pictures_in(folder: Path) -> tuple[list[str], list[str]]:
                 inside = Path(entry.path)
                 identity = _identity(entry.path)
                 if identity in path_to:
-                    raise ValueError(
-                        f"{inside}: found a link to a folder that holds it; remove the link"
-                    )
+                    raise ValueError(f"{inside}: a link to a folder that holds it; remove the link")
                 if len(path_to) > MAX_DEPTH:
                     raise ValueError(
                         f"{folder}: found folders more than {MAX_DEPTH} deep, in"

@@ -7,15 +7,15 @@ class) or `torchvision` (whatever one of its classes reads).
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
+from stages.formats.idx import read_idx
 from stages.images.decoding import Pictures
 from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
@@ -63,12 +63,15 @@ class _TorchvisionDescription(BaseModel):
     test: dict[str, Any]
 
 
-class _Description(RootModel[_IdxDescription | _PicturesDescription | _TorchvisionDescription]):
-    """What is in `dataset.json`."""
-
-    root: _IdxDescription | _PicturesDescription | _TorchvisionDescription = Field(
-        discriminator="format"
-    )
+class _Description(
+    RootModel[
+        Annotated[
+            _IdxDescription | _PicturesDescription | _TorchvisionDescription,
+            Field(discriminator="format"),
+        ]
+    ]
+):
+    """What `dataset.json` holds."""
 
 
 def read_dataset(raw: Path) -> Dataset:
@@ -86,7 +89,7 @@ def read_dataset(raw: Path) -> Dataset:
         where = ".".join(map(str, problem["loc"][1:]))
         message = f"{where}: {problem['msg']}" if where else problem["msg"]
         raise ValueError(
-            f"{path}: not the description of a data set ({message}); {REMEDY}"
+            f"{path}: not the description of a data set ({message[:200]}); {REMEDY}"
         ) from None
     if isinstance(about, _IdxDescription):
         return _idx(raw, about.classes)
@@ -182,37 +185,6 @@ class _IdxOpener(_Opener):
     def __call__(self, item: int) -> tuple[Image.Image, int]:
         images, labels = self._arrays
         return Image.fromarray(images[item]), int(labels[item])
-
-
-def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
-    """An IDX file of unsigned bytes -> a memory-mapped uint8 array with `dimensions` dimensions.
-
-    The format: two zeros, the type (8 is uint8), the number of dimensions, each size as four bytes,
-    high first, then the values, the last dimension fastest (yann.lecun.com/exdb/mnist).
-    Raises FileNotFoundError, or a ValueError that says where the file departs from it.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {REMEDY}")
-    start = 4 + 4 * dimensions
-    with path.open("rb") as file:
-        header = file.read(start)
-    magic = bytes([0, 0, 8, dimensions])
-    if header[:4] != magic:
-        raise ValueError(
-            f"{path}: expected an IDX file that begins with {magic.hex(' ')},"
-            f" found {header[:4].hex(' ') or 'nothing'}; {REMEDY}"
-        )
-    if len(header) < start:
-        raise ValueError(
-            f"{path}: expected a header of {start} bytes, found {len(header)}; {REMEDY}"
-        )
-    sizes = tuple(int.from_bytes(header[i : i + 4], "big") for i in range(4, start, 4))
-    if path.stat().st_size != start + prod(sizes):
-        raise ValueError(
-            f"{path}: its header says {' x '.join(map(str, sizes))} values:"
-            f" expected {start + prod(sizes)} bytes, found {path.stat().st_size}; {REMEDY}"
-        )
-    return np.memmap(path, np.uint8, "r", start, sizes)
 
 
 def _torchvision(raw: Path, about: _TorchvisionDescription) -> Dataset:

@@ -1,51 +1,59 @@
-"""Archives -> folders. An archive is hostile until checked: every member before a byte is written.
+"""Unpack zip and tar archives from anywhere: nothing is trusted that has not been checked.
 
-What is read and what it can do: zip and tar (plain, gzip, bzip2, xz), told by content, not by name.
-Members may be files and folders with relative paths; whatever else one is, its name is told.
+The first bytes tell a zip from a tar (plain, gzip, bzip2 or xz), not the name. Every member's name,
+kind and size is checked before a byte is written, and a tar is read to its end, so that the
+checksum of its compression is verified. A zip has one checksum per member, verified on unpacking.
 """
 
 import bz2
 import gzip
 import lzma
+import os
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from errno import EINVAL
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, NoReturn, cast
+from typing import IO, cast
 
 from tqdm import tqdm
 
 from stages.images.folders import is_hidden
 from stages.sources.portable_names import check_names
 
-MOST_MEMBERS = 1_000_000  # as many pictures as ImageNet has for training, in round figures
-MOST_BYTES = 100 * 10**9  # unpacked; ten times Food-101, and few disks have less
+MAX_MEMBERS = 1_000_000  # about as many as ImageNet has training pictures
+MAX_BYTES = 100 * 10**9  # unpacked; ten times Food-101
+MAX_PADDING = 2**26  # bytes of zeros at the end of a tar; GNU tar and Python pad to 10 KiB
 CHUNK = 2**20  # bytes
-LONGEST_READ = 2 * CHUNK  # more at once, and it is a header made to fill the memory
-
-ENCRYPTED, UTF_8 = 0x1, 0x800  # flags of a member of a zip
-UNIX = 3  # the system whose kinds of file a zip's member tells
+MAX_HEADER = 2 * CHUNK  # bytes; tarfile holds a header in memory
 
 COMPRESSIONS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\x00": lzma.LZMAFile}
+# Of the zip format (APPNOTE 4.4.2, 4.4.4, 4.3.16).
+UNIX = 3  # the system whose file modes a member carries
+ENCRYPTED, UTF_8 = 0x1, 0x800  # flags of a member
+END_OF_DIRECTORY, MAX_COMMENT = b"PK\x05\x06", 2**16
+
+FILE, FOLDER, LINK, OTHER = "a file", "a folder", "a link", "neither a file nor a folder"
+REPACK = "repack the archive without it"
 
 
 class Refused(ValueError):
-    """What is in an archive is not to be trusted."""
+    """An archive is broken, or not to be trusted."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its path, what it says its size is, and what opens it."""
+    """An entry of an archive: its path, what it is, its stated size in bytes, how to open it."""
 
     path: str
+    kind: str
     size: int
     open: Callable[[], IO[bytes]]
 
@@ -56,59 +64,127 @@ def is_archive(path: Path) -> bool:
 
 
 def check(path: Path) -> None:
-    """Check every member of the archive at `path`. Raises ValueError as `unpack` does."""
+    """Check the archive at `path` without unpacking it. Raises Refused as `unpack` does."""
     with _opened(path):
         pass
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack the archive at `path` into `folder`, but for hidden files.
+    """Unpack the files of the archive at `path` into `folder`, except hidden ones.
 
-    Raises ValueError with the name of the first member that leads out of the folder, that is
-    neither a file nor a folder, is encrypted, has another's name or one that is not the same on
-    every system, and where there is too much, or the archive is broken or cut off. All that is
-    checked first but for what only unpacking can show: a member longer than it says, or broken.
+    Raises Refused if the archive is broken, cut off or too large, or if a member leads out of
+    `folder`, is neither a file nor a folder, is encrypted, or has a name that `check_names`
+    refuses. Only what unpacking alone can show is found after the first byte has been written:
+    a member of another size than stated, or with a wrong checksum (zip).
     """
     with _opened(path) as members:
-        seen = [m for m in members if not any(map(is_hidden, m.path.split("/")))]
-        left = MOST_BYTES
-        for member in tqdm(seen, desc=path.name, unit=" files", disable=None, leave=False):
-            target = folder / member.path
+        for member in tqdm(members, desc=path.name, unit=" files", disable=None, leave=False):
+            # Hidden files are read as well: one wrong bit hides a file, and opening it shows that.
+            hidden = any(map(is_hidden, member.path.split("/")))
+            target = Path(os.devnull) if hidden else folder / member.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            left -= _write(path, member, target, left)
+            with target.open("wb" if hidden else "xb") as file:
+                _copy(path, member, file)
 
 
-def _write(archive: Path, member: Member, target: Path, most: int) -> int:
-    """Write one member's bytes, at most `most`; return how many."""
+def _copy(archive: Path, member: Member, file: IO[bytes]) -> None:
+    """Write a member's bytes to `file`, at most one chunk more than its stated size."""
     size = 0
-    with _broken(archive, member.path), closing(member.open()) as source, target.open("xb") as file:
-        while chunk := source.read(CHUNK):
+    with _broken(archive, member.path), closing(member.open()) as source:
+        while size <= member.size and (chunk := source.read(CHUNK)):
             size += file.write(chunk)
-            if size > min(member.size, most):
-                raise Refused(
-                    f"{archive}: {member.path}: more than the {member.size} bytes that it says;"
-                    " the archive is broken or made to harm"
-                )
-    if size < member.size:
-        raise ValueError(f"{archive}: {member.path}: {size} bytes; it says {member.size}: cut off")
-    return size
+    if size != member.size:
+        found = f"more than {member.size}" if size > member.size else size
+        raise Refused(
+            f"{archive}: {member.path}: found {found} bytes; expected {member.size}, as the archive"
+            " states: it is broken"
+        )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[list[Member]]:
-    """The files in the archive at `path`, every member checked."""
-    open_members = _open_zip if _is_zip(path) else _open_tar
-    with open_members(path) as members:
+    """Yield the files in the archive at `path`, after checking every member."""
+    read_members = _zip_members if _is_zip(path) else _tar_members
+    with ExitStack() as stack:
+        with _broken(path):
+            files = _checked_files(path, read_members(path, stack))
         try:
-            check_names(member.path for member in members)
+            check_names(file.path for file in files)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        yield members
+            raise Refused(f"{path}: {error}") from None
+        yield files
+
+
+def _checked_files(archive: Path, members: Iterable[Member]) -> list[Member]:
+    """Return the files among `members`, their paths normalized. Raises Refused."""
+    files, total = [], 0
+    for count, member in enumerate(members, 1):
+        parts = member.path.split("/")
+        total += member.size
+        problems = (
+            (count > MAX_MEMBERS, f"more than {MAX_MEMBERS:,} members; split the archive"),
+            (total > MAX_BYTES, f"more than {MAX_BYTES:,} bytes in all; unpack it yourself"),
+            (member.size < 0, f"a size of {member.size} bytes; {REPACK}"),
+            (not member.path, f"no name; {REPACK}"),
+            (member.kind not in (FILE, FOLDER), f"{member.kind}; {REPACK}"),
+            (member.kind == FOLDER and member.size > 0, f"a folder with content; {REPACK}"),
+            ("\\" in member.path, "a backslash; repack with / between folders"),
+            (parts[0] == "" or re.match("[A-Za-z]:", parts[0]), f"an absolute path; {REPACK}"),
+            (".." in parts, f"a path that leads out of the folder; {REPACK}"),
+        )
+        for is_wrong, problem in problems:
+            if is_wrong:
+                raise Refused(f"{archive}: {member.path or f'member {count}'}: {problem}")
+        path = "/".join(part for part in parts if part not in ("", "."))
+        if path and member.kind == FILE:
+            files.append(replace(member, path=path))
+    return files
 
 
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        return file.read(4) in (b"PK\x03\x04", END_OF_DIRECTORY)
+
+
+def _zip_members(path: Path, stack: ExitStack) -> Iterator[Member]:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    for info in archive.infolist():
+        name = _zip_name(path, info)
+        mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system == UNIX else 0
+        if info.flag_bits & ENCRYPTED:
+            kind = "encrypted"
+        elif mode == stat.S_IFLNK:
+            kind = LINK
+        elif mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+            kind = OTHER
+        else:
+            kind = FOLDER if name.endswith("/") else FILE
+        yield Member(name, kind, info.file_size, partial(archive.open, info))
+    _check_zip_count(path, len(archive.infolist()))
+
+
+def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
+    """A member's name. One that is not marked as UTF-8 may be it all the same, as from macOS."""
+    name = info.orig_filename
+    if info.flag_bits & UTF_8 or name.isascii():
+        return name
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        raise Refused(
+            f"{path}: {name}: letters in an unknown encoding; repack it as tar or as zip in UTF-8"
+        ) from None
+
+
+def _check_zip_count(path: Path, found: int) -> None:
+    """Compare with the count at the zip's end: one wrong bit in a length swallows members."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - MAX_COMMENT - 22))
+        end = file.read().rpartition(END_OF_DIRECTORY)[2]
+    stated = int.from_bytes(end[6:8], "little")
+    if stated not in (found % 2**16, 2**16 - 1):  # the latter means: see the zip64 record
+        raise Refused(f"{path}: found {found} members; expected {stated}: the archive is broken")
 
 
 def _is_tar(path: Path) -> bool:
@@ -128,122 +204,54 @@ def _uncompressed(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-@contextmanager
-def _open_zip(path: Path) -> Iterator[list[Member]]:
-    with _broken(path):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        members, count = [], _Count(path)
-        for info in archive.infolist():
-            name = _zip_name(path, info)
-            count.add(name, info.file_size)
-            kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == UNIX else 0
-            if not name:
-                _refuse(path, "a member", "without a name")
-            if stat.S_ISLNK(kind):
-                _refuse(path, name, "a link")
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                _refuse(path, name, "neither a file nor a folder")
-            if info.flag_bits & ENCRYPTED:
-                _refuse(path, name, "encrypted")
-            relative = _relative(path, name)
-            if relative and not info.is_dir():
-                members.append(Member(relative, info.file_size, partial(archive.open, info)))
-        yield members
+def _tar_members(path: Path, stack: ExitStack) -> Iterator[Member]:
+    file = stack.enter_context(_uncompressed(path))
+    bounded = _with_bounded_reads(path, file)
+    archive = stack.enter_context(tarfile.TarFile(fileobj=bounded, encoding="utf-8"))
+    for info in archive:
+        if info.issparse():  # a few bytes of it unpack to a full disk
+            kind = "a sparse file"
+        elif info.isreg() or info.isdir():
+            kind = FILE if info.isreg() else FOLDER
+        else:
+            kind = LINK if info.issym() or info.islnk() else OTHER
+        opener = cast("Callable[[], IO[bytes]]", partial(archive.extractfile, info))
+        yield Member(info.name, kind, info.size, opener)
+    _check_tar_end(path, file, archive.offset)
 
 
-def _zip_name(path: Path, info: zipfile.ZipInfo) -> str:
-    """A member's name. One that is not marked as UTF-8 may still be (macOS does not mark it)."""
-    name = info.orig_filename
-    if info.flag_bits & UTF_8 or name.isascii():
-        return name
-    try:
-        return name.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        _refuse(path, name, "letters in an unknown encoding", "pack it as tar, or as zip in UTF-8")
+def _with_bounded_reads(path: Path, file: IO[bytes]) -> IO[bytes]:
+    """`file` for tarfile, which reads a header into memory at whatever size it states."""
+
+    def read(size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_HEADER:
+            raise Refused(f"{path}: found a header of {size} bytes; expected at most {MAX_HEADER}")
+        return file.read(size)
+
+    return cast("IO[bytes]", SimpleNamespace(read=read, seek=file.seek, tell=file.tell))
 
 
-@contextmanager
-def _open_tar(path: Path) -> Iterator[list[Member]]:
-    with _uncompressed(path) as file:
-        with _broken(path):
-            archive = tarfile.TarFile(fileobj=_short_reads(file, path), encoding="utf-8")
-        with archive:
-            members, count = [], _Count(path)
-            with _broken(path):
-                for info in archive:
-                    count.add(info.name, info.size)
-                    if info.issym() or info.islnk():
-                        _refuse(path, info.name, "a link")
-                    if info.issparse():  # of which a few bytes can unpack to a full disk
-                        _refuse(path, info.name, "a sparse file")
-                    if not (info.isreg() or info.isdir()):
-                        _refuse(path, info.name, "neither a file nor a folder")
-                    relative = _relative(path, info.name)
-                    if relative and info.isreg():
-                        opener = cast(
-                            "Callable[[], IO[bytes]]", partial(archive.extractfile, info)
-                        )  # None is for what is not a regular file
-                        members.append(Member(relative, info.size, opener))
-                _check_end(path, file, archive.offset)
-            yield members
+def _check_tar_end(path: Path, file: IO[bytes], offset: int) -> None:
+    """Check that two blocks of zeros and nothing else follow where tarfile stopped.
 
-
-def _check_end(path: Path, file: IO[bytes], offset: int) -> None:
-    """A tar ends with zeros; where tarfile stops it may have met something else, or nothing."""
+    It stops at anything that is not a header. Reading on to the end of the file is what makes
+    gzip, bzip2 and xz compare their checksum.
+    """
     file.seek(offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise Refused(f"{path}: broken or cut off: no end mark at byte {offset}")
-
-
-def _short_reads(file: IO[bytes], path: Path) -> IO[bytes]:
-    """`file`, of which no header can make tarfile read more into memory than headers need."""
-    read = file.read
-
-    def read_little(size: int = -1) -> bytes:
-        if not 0 <= size <= LONGEST_READ:
-            raise Refused(f"{path}: a header of {size} bytes: broken or made to harm")
-        return read(size)
-
-    return cast("IO[bytes]", SimpleNamespace(read=read_little, seek=file.seek, tell=file.tell))
-
-
-class _Count:
-    """How many members an archive has and how many bytes they say they are, both bounded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.members, self.bytes = path, 0, 0
-
-    def add(self, name: str, size: int) -> None:
-        self.members += 1
-        self.bytes += size
-        if size < 0:
-            _refuse(self.path, name, f"a size of {size}")
-        if self.members > MOST_MEMBERS:
-            _refuse(self.path, name, f"more than {MOST_MEMBERS:,} members", "split the archive")
-        if self.bytes > MOST_BYTES:
-            _refuse(self.path, name, f"more than {MOST_BYTES:,} bytes in all", "unpack it yourself")
-
-
-def _relative(path: Path, name: str) -> str:
-    """A member's path without what does nothing; empty for the top itself."""
-    if "\\" in name:
-        _refuse(path, name, "a backslash", "pack it with / between folders")
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        _refuse(path, name, "an absolute path")
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        _refuse(path, name, "a path out of the folder")
-    return "/".join(parts)
-
-
-def _refuse(path: Path, name: str, what: str, remedy: str = "pack it again without it") -> NoReturn:
-    raise Refused(f"{path}: {name}: {what}; {remedy}")
+    length, is_zero = 0, True
+    while is_zero and length <= MAX_PADDING and (chunk := file.read(CHUNK)):
+        length += len(chunk)
+        is_zero = not chunk.strip(b"\x00")
+    if not is_zero or not 2 * tarfile.BLOCKSIZE <= length <= MAX_PADDING:
+        raise Refused(
+            f"{path}: found no end mark at byte {offset}; expected two blocks of zeros and nothing"
+            " after them: the archive is broken, cut off or two in one file"
+        )
 
 
 @contextmanager
 def _broken(path: Path, member: str = "") -> Iterator[None]:
-    """Tell what the formats' readers raise as one error: the archive is broken."""
+    """Turn what the readers of the formats raise into Refused."""
     where = f"{path}: {member}" if member else f"{path}"
     try:
         yield
@@ -253,8 +261,8 @@ def _broken(path: Path, member: str = "") -> Iterator[None]:
         *(EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile),
         *(gzip.BadGzipFile, NotImplementedError, OverflowError, ValueError, MemoryError),
     ) as error:
-        raise ValueError(f"{where}: broken, cut off or of an unknown kind: {error}") from None
+        raise Refused(f"{where}: broken, cut off or of an unknown kind: {error}") from None
     except OSError as error:
-        if error.errno not in (None, EINVAL):  # the system's own: a full disk, say
+        if error.errno not in (None, EINVAL):  # the operating system's, such as a full disk
             raise
-        raise ValueError(f"{where}: broken: {error}") from None  # bz2's, or a seek to nowhere
+        raise Refused(f"{where}: broken: {error}") from None  # bz2's, or a seek out of the file

@@ -1,4 +1,4 @@
-"""What a downloaded file must be, checked before it takes its name."""
+"""Files whose size and checksum are known: nothing else is stored under their names."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,34 +11,35 @@ CHUNK = 2**20  # bytes
 
 
 class Readable(Protocol):
-    """What `Content.store` reads from."""
+    """What `ExpectedFile.store` reads from."""
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none at the end."""
 
 
 class WrongContent(ValueError):
-    """A file came, and it is not the one that was asked for."""
+    """A file was found, but not with the content that was expected."""
 
 
 @dataclass(frozen=True)
-class Content:
+class ExpectedFile:
     """The size in bytes and the SHA-256 of a file's uncompressed content, whoever hosts it."""
 
     size: int
     sha256: str
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file at `path` exists and holds this content."""
+        """Whether the file at `path` exists and has this content."""
         if not path.is_file() or path.stat().st_size != self.size:
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
 
     def store(self, stream: Readable, path: Path, origin: str) -> None:
-        """Copy `stream` to `path` if it holds this content; else raise WrongContent.
+        """Copy `stream` to `path` if it has this content; otherwise raise WrongContent.
 
-        It reads no more than one byte too many, so that no stream can fill the disk.
+        At most one byte too many is read, so that no stream can fill the disk. `origin` is where
+        the stream comes from, for the error.
         """
         digest, size = hashlib.sha256(), 0
         with whole_file(path) as part:
@@ -49,8 +50,8 @@ class Content:
                     digest.update(chunk)
                     size += file.write(chunk)
             if (size, digest.hexdigest()) != (self.size, self.sha256):
-                found = f"more than {self.size}" if size > self.size else f"{size}"
+                found = f"more than {self.size}" if size > self.size else size
                 raise WrongContent(
-                    f"{origin}: wrong content: expected {self.size} bytes with SHA-256"
-                    f" {self.sha256}, found {found} with {digest.hexdigest()}"
+                    f"{origin}: wrong content: found {found} bytes with SHA-256"
+                    f" {digest.hexdigest()}; expected {self.size} bytes with {self.sha256}"
                 )

@@ -1,9 +1,9 @@
-"""A folder or an archive of pictures -> the folders train/CLASS and test/CLASS.
+"""The user's own pictures, from a folder or an archive -> the folders train/CLASS and test/CLASS.
 
-In: one sub-folder a class, or `train` and `test` above the classes; a single folder around all that
-is seen through. A class is called as its sub-folder; its pictures may lie deeper in that.
-Out: files, with the letters of their names composed (NFC), so that they are called the same on
-every system. Without a test split everything goes under train.
+In: one sub-folder per class, with pictures at any depth; or `train` and `test` with such
+sub-folders each. An outer folder that holds nothing else is skipped.
+Out: copies whose names are in Unicode's composed form (NFC), the same on every system. Without a
+test split everything goes to train.
 """
 
 import shutil
@@ -19,62 +19,68 @@ from stages.sources.archives import is_archive, unpack
 from stages.sources.portable_names import check_names, composed
 
 SPLITS = ("train", "test")
-NAMED = 3  # of the files that are left out
+MAX_NAMED = 3  # files that a message names
 
 
-def take_pictures(source: Path, raw: Path) -> None:
-    """Put the pictures of the folder or archive `source` under `raw`/train and `raw`/test.
+def copy_pictures(source: Path, raw: Path) -> None:
+    """Put the pictures of the folder or archive `source` into `raw`/train and `raw`/test.
 
-    A link counts as what it leads to. Raises ValueError, with what was found and what was expected,
-    if `source` is laid out otherwise or is an archive not to be trusted.
+    Links are followed. Raises ValueError if `source` has another layout than expected, or is an
+    archive that `unpack` refuses.
     """
     if source.is_dir():
         _place(source, source, raw, shutil.copyfile)
-    elif is_archive(source):
+    elif source.is_file() and is_archive(source):
         with tempfile.TemporaryDirectory(prefix=".unpacked.", suffix=".part", dir=raw) as scratch:
             unpack(source, Path(scratch))
             _place(source, Path(scratch), raw, Path.rename)
     else:
-        raise ValueError(f"{source}: neither a folder nor a zip or tar archive of pictures")
+        raise ValueError(f"{source}: expected a folder, or a zip or tar archive, of pictures")
 
 
 def _place(source: Path, folder: Path, raw: Path, place: Callable[[Path, Path], Any]) -> None:
-    """Bring the pictures of `folder`, which is `source` or came out of it, to where they belong."""
+    """Check the layout of `folder`, which is `source` or unpacked from it, then fill `raw`."""
     try:
         others = pictures_in(folder)[1]
-        splits = _splits(_see_through(folder))
+        splits = _splits(_innermost(folder))
         classes = {split: _classes(top, folder) for split, top in splits.items()}
-        _check_splits(classes)
-        where = {
+        _check_same_classes(classes)
+        origins = {
             f"{split}/{path}": splits[split] / path
             for split, pictures in classes.items()
             for paths in pictures.values()
             for path in paths
         }
-        check_names(where)
+        check_names(origins)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    for path, picture in tqdm(where.items(), desc=str(source), disable=None, leave=False):
+    for path, origin in tqdm(origins.items(), desc=str(source), disable=None, leave=False):
         target = raw / composed(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        place(picture, target)
+        place(origin, target)
     if others:
-        names = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
         suffixes = ", ".join(sorted(SUFFIXES))
-        print(f"{source}: left out {len(others)} that do not end in {suffixes}: {names}")
+        print(f"{source}: skipped {len(others)} not ending in {suffixes}: {_some(others)}")
     for split, pictures in classes.items():
         count = sum(map(len, pictures.values()))
-        print(f"{source}: {split}: {count} pictures of {len(pictures)} classes")
+        print(f"{source}: {split}: {count} pictures in {len(pictures)} classes")
 
 
-def _see_through(folder: Path) -> Path:
-    """The folder with the classes or splits: `folder`, or the only one in it, and so on."""
-    entries = visible(folder)
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if not entry.is_dir() and is_picture(entry.name)]
-    if len(folders) == 1 and not loose and any(entry.is_dir() for entry in visible(folders[0])):
-        return _see_through(folders[0])
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
+
+
+def _innermost(folder: Path) -> Path:
+    """The folder that holds the classes or splits: `folder`, or the only one in it, and so on."""
+    folders = [Path(entry.path) for entry in visible(folder) if entry.is_dir()]
+    is_outer = len(folders) == 1 and not _loose_pictures(folder)
+    if is_outer and any(entry.is_dir() for entry in visible(folders[0])):
+        return _innermost(folders[0])
     return folder
+
+
+def _loose_pictures(folder: Path) -> list[str]:
+    return sorted(e.name for e in visible(folder) if not e.is_dir() and is_picture(e.name))
 
 
 def _splits(folder: Path) -> dict[str, Path]:
@@ -84,51 +90,50 @@ def _splits(folder: Path) -> dict[str, Path]:
         same = folders.setdefault(path.name.casefold(), path)
         if same != path:
             both = " and ".join(sorted((same.name, path.name)))
-            raise ValueError(f"{both} differ in upper and lower case alone; rename one")
+            raise ValueError(f"{both}: differ only in case; rename one")
     if folders.keys() >= set(SPLITS):
         if extra := sorted(path.name for name, path in folders.items() if name not in SPLITS):
             raise ValueError(
-                f"{', '.join(extra)} beside train and test; expected these two alone (what chooses"
-                " params is held out of train by tensorize.validation)"
+                f"found {_some(extra)} beside train and test; expected these two alone: a"
+                " validation split is taken from train, see tensorize.validation"
             )
         return {split: folders[split] for split in SPLITS}
     for split in SPLITS:
-        if split in folders and not any(
-            is_picture(entry.name) for entry in visible(folders[split])
-        ):
+        if split in folders and not _loose_pictures(folders[split]):
+            found = sorted(path.name for path in folders.values())
             raise ValueError(
-                f"found {', '.join(sorted(path.name for path in folders.values()))}; expected train"
-                " and test, or the classes alone: rename what is to test on to test"
+                f"found {_some(found)}; expected train and test, or classes alone; rename the"
+                " folder to test on to test"
             )
     return {"train": folder}
 
 
 def _classes(folder: Path, top: Path) -> dict[str, list[str]]:
-    """The classes in `folder`, which lies in `top` or is it, and the paths of their pictures."""
-    name = "" if folder == top else f"{folder.relative_to(top)}: "
+    """The classes in `folder`, which is `top` or in it -> the paths of their pictures."""
+    prefix = "" if folder == top else f"{folder.relative_to(top)}: "
     classes = pictures_by_class(folder)
     if not classes:
-        raise ValueError(f"{name}no sub-folders; expected one a class, with its pictures")
-    loose = sorted(e.name for e in visible(folder) if not e.is_dir() and is_picture(e.name))
-    if loose:
+        raise ValueError(f"{prefix}found no sub-folders; expected one per class, with its pictures")
+    if loose := _loose_pictures(folder):
         raise ValueError(
-            f"{name}pictures beside the folders of the classes: {', '.join(loose[:NAMED])};"
-            " expected each in the folder of its class"
+            f"{prefix}found pictures beside the class folders: {_some(loose)}; expected each in the"
+            " folder of its class"
         )
-    if empty := [label for label, pictures in classes.items() if not pictures]:
-        raise ValueError(f"{name}no picture in {', '.join(empty)}; expected one or more a class")
+    if empty := [name for name, pictures in classes.items() if not pictures]:
+        raise ValueError(
+            f"{prefix}found no pictures in {_some(empty)}; expected at least one per class"
+        )
     if len(classes) < 2:
-        raise ValueError(f"{name}only one class, {next(iter(classes))}; expected two or more")
+        raise ValueError(f"{prefix}found one class, {next(iter(classes))}; expected two or more")
     return classes
 
 
-def _check_splits(classes: dict[str, dict[str, list[str]]]) -> None:
-    """Check that the splits have the same classes."""
+def _check_same_classes(classes: dict[str, dict[str, list[str]]]) -> None:
     names = {split: set(map(composed, pictures)) for split, pictures in classes.items()}
     for split, own in names.items():
         for other, theirs in names.items():
-            if lacking := sorted(own - theirs):
+            if only := sorted(own - theirs):
                 raise ValueError(
-                    f"in {split} and not in {other}: {', '.join(lacking)}; expected the same"
-                    " classes in both"
+                    f"found {_some(only)} in {split} but not in {other}; expected the same classes"
+                    " in both"
                 )

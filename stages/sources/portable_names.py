@@ -1,53 +1,53 @@
-"""The names of files that are the same files on every system."""
+"""File names that name the same distinct files on every operating system."""
 
 import unicodedata
 from collections.abc import Iterable
 
-LONGEST = 1024  # characters: what macOS allows a whole path
+MAX_LENGTH = 1024  # characters; macOS allows a path no more
 
 
 def check_names(paths: Iterable[str]) -> None:
-    """Check relative paths with "/", those of the files that a folder is to hold.
+    """Check the paths of the files that a folder is to hold: relative, with "/".
 
-    Raises ValueError, with the path, for one that is too long, that cannot be printed or is no
-    Unicode, that stands there twice, or leads through a file; and for two that differ in upper and
-    lower case alone or in how their letters are composed: on some systems these are one file.
+    Raises ValueError, naming the path, if it is too long, is not printable Unicode, occurs twice
+    or leads through another file. Also if two paths differ only in case or in Unicode
+    normalization: some systems take them for one file.
     """
-    spelt: dict[str, str] = {}  # what all spellings of a path have in common -> this spelling
+    originals: dict[str, str] = {}  # a path as the least discerning system sees it -> the path
     files: set[str] = set()
     folders: set[str] = set()
     for path in paths:
-        if len(path) > LONGEST:
+        if len(path) > MAX_LENGTH:
             raise ValueError(
-                f"{path[:80]}...: a path of {len(path)} characters; allowed: {LONGEST}"
+                f"{path[:80]}...: found a path of {len(path)} characters; expected at most"
+                f" {MAX_LENGTH}"
             )
         if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path):
             raise ValueError(f"{path!a}: not printable Unicode; rename it")
         if path in files:
-            raise ValueError(f"{path}: twice; expected one file of a name")
+            raise ValueError(f"{path}: found twice; expected one file of that name")
         if path in folders:
-            raise ValueError(f"{path}: a file and a folder; expected one of them")
-        _spell(path, spelt)
+            raise ValueError(f"{path}: both a file and a folder; rename one")
+        _check_distinct(path, originals)
         files.add(path)
         end = path.rfind("/")
         while end > 0 and path[:end] not in folders:
             if path[:end] in files:
-                raise ValueError(f"{path}: leads through the file {path[:end]}")
-            _spell(path[:end], spelt)
+                raise ValueError(f"{path}: leads through the file {path[:end]}; rename one")
+            _check_distinct(path[:end], originals)
             folders.add(path[:end])
             end = path.rfind("/", 0, end)
 
 
-def _spell(path: str, spelt: dict[str, str]) -> None:
-    first = spelt.setdefault(composed(composed(path).casefold()), path)
+def _check_distinct(path: str, originals: dict[str, str]) -> None:
+    first = originals.setdefault(composed(composed(path).casefold()), path)
     if first != path:
-        how = "letters composed" if composed(first) == composed(path) else "upper and lower case"
+        only = "Unicode normalization" if composed(first) == composed(path) else "case"
         raise ValueError(
-            f"{path}: differs from {first} in {how} alone, and is the same on some systems;"
-            " rename one"
+            f"{path}: differs from {first} only in {only}, which some systems ignore; rename one"
         )
 
 
 def composed(name: str) -> str:
-    """`name` with its letters composed (NFC), however a system stores them."""
+    """`name` in Unicode's composed form (NFC), whichever form the file system uses."""
     return unicodedata.normalize("NFC", name)

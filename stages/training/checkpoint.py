@@ -1,8 +1,8 @@
 """The state of an unfinished run, so that it can go on where it was stopped.
 
 It is kept beside the run's output in a file that git and DVC ignore, written whole or not at all,
-named by a hash of all that decides the result, and removed when the run ends. A run of a few
-seconds writes none: it is started over sooner than found again.
+named by a hash of all that decides the result, and removed when the run ends. It begins with the
+SHA-256 of the rest. A run of a few seconds writes none: it is started over sooner than found again.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from stages.base.params import Params
@@ -24,6 +24,7 @@ from stages.base.whole_files import write_bytes
 
 SECONDS = 10.0  # before the first state is kept, and at least between two
 CODE = Path(__file__).parents[1]
+DIGEST = hashlib.sha256().digest_size  # bytes
 SHARE = 0.01  # of the run's time, at most, goes into keeping states
 
 
@@ -65,16 +66,24 @@ class Checkpoint:
         return self._path
 
     def load(self) -> State | None:
-        """Read the state of an earlier run that decided the same; None if there is none."""
+        """Read the state of an earlier run that decided the same; None if there is none.
+
+        A damaged file is passed over with a line on standard error.
+        """
         if not self._files() or not self.path.is_file():
             return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                about = json.loads(file.metadata()["state"])
-                tensors = [file.get_tensor(f"{i}").clone() for i in range(about["tensors"])]
-                return State(about["iteration"], tensors, about["report"])
-        except (SafetensorError, KeyError, TypeError, ValueError):
+        content = self.path.read_bytes()
+        if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
+            print(
+                f"{self.path}: found a checkpoint that is damaged; expected one that its checksum"
+                " matches; the run starts over",
+                file=sys.stderr,
+            )
             return None
+        tensors = load(content[DIGEST:])
+        about = json.loads(bytes(tensors.pop("about").tolist()))
+        saved = [tensors[f"{i}"] for i in range(len(tensors))]
+        return State(about["iteration"], saved, about["report"])
 
     @property
     def due(self) -> bool:
@@ -85,13 +94,11 @@ class Checkpoint:
         """Write the state; a disk too full for it does not stop the run."""
         start = time.monotonic()
         tensors = {f"{i}": tensor.cpu() for i, tensor in enumerate(state.tensors)}
-        about = {
-            "iteration": state.iteration,
-            "tensors": len(tensors),
-            "report": state.report,
-        }
+        about = json.dumps({"iteration": state.iteration, "report": state.report}).encode()
+        tensors["about"] = torch.tensor(list(about), dtype=torch.uint8)
+        content: bytes = save(tensors)
         try:
-            write_bytes(self.path, save(tensors, {"state": json.dumps(about)}))
+            write_bytes(self.path, hashlib.sha256(content).digest() + content)
         except OSError as error:
             print(f"the checkpoint cannot be written, going on without: {error}", file=sys.stderr)
         end = time.monotonic()

@@ -34,6 +34,8 @@ def read_splits(train_path: Path, validation_path: Path) -> tuple[LabelledImages
     validation = LabelledImages.load(validation_path)
     if not len(training):
         raise ValueError(f"{train_path}: found no images; expected at least one to train on")
+    if len(training.classes) < 2:
+        raise ValueError(f"{train_path}: found one class; expected two or more to tell apart")
     if (validation.classes, validation.image_shape) != (training.classes, training.image_shape):
         raise ValueError(
             f"{validation_path}: found other classes or another image shape than in {train_path};"

@@ -21,7 +21,7 @@ from stages.training.settings import TrainParams
 CPU = torch.device("cpu")
 SCALE = 1 / 255  # of the pixels
 PIXELS_AT_A_TIME = 2**19  # where no gradient is taken: 4 MB in float64, which stay in the cache
-GROWTH_STEPS = 50
+GROWTH_STEPS = 100  # of MNIST at learning rate 1.0, past the edge of stability, 50 show nothing yet
 DISTURBANCE = 1e-9  # of each gradient, relative; far above rounding, far below what it would bend
 
 
@@ -133,8 +133,8 @@ def fit(
 def relative_noise(gradient: Tensor, generator: torch.Generator) -> Tensor:
     """The gradient with each number off by a normal share of it, of standard deviation
     DISTURBANCE."""
-    noise = torch.randn(gradient.shape, dtype=gradient.dtype, generator=generator)
-    return gradient.mul_(1 + DISTURBANCE * noise.to(gradient.device))
+    noise = torch.randn(gradient.shape, generator=generator)  # float32: a fifth of the time
+    return gradient.mul_(1 + DISTURBANCE * noise.to(gradient))
 
 
 def error_growth(step: Step, noisy: Step) -> float:

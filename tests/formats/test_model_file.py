@@ -1,96 +1,143 @@
-import math
+import json
+from math import inf, nan
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch.nn.functional import linear, log_softmax
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.functional import log_softmax
 
-from stages.formats.model_file import LogisticRegression, pixels, use_threads
+from stages.formats.model_file import Model
+from tests.formats.hostile import NESTED, damaged, short, write
 
-SHAPE, CLASSES = (3, 4, 5), ("a", "b", "c")
-
-
-def random_model(seed: int = 0) -> LogisticRegression:
-    model = LogisticRegression(SHAPE, CLASSES)
-    generator = torch.Generator().manual_seed(seed)
-    model.weight.normal_(generator=generator)
-    model.bias.normal_(generator=generator)
-    return model
+ABOUT = {"classes": ["a", "b", "c"], "fit": "pad", "image_shape": [3, 4, 5], "params": {}}
 
 
-def random_images(n: int = 7) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (n, *SHAPE), dtype=torch.uint8, generator=generator)
+def random_model(scale: float = 1.0, seed: int = 0) -> Model:
+    generator = np.random.default_rng(seed)
+    weight, bias = generator.normal(0, scale, (3, 60)), generator.normal(0, scale, 3)
+    return Model(weight, bias, ("a", "b", "c"), (3, 4, 5), "pad")
 
 
-def test_pixels_are_scaled_to_one_in_float64() -> None:
-    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
-    x = pixels(images)
-    assert x.dtype == torch.float64
-    assert x.flatten().tolist() == pytest.approx([0, 0.2, 1], abs=1e-15)
-    assert images.tolist() == [[[[0, 51, 255]]]]
+@given(scale=st.floats(0, 100), seed=st.integers(0, 99), n=st.integers(0, 20))
+def test_log_probabilities_equal_torchs_softmax_of_a_linear_layer(
+    scale: float, seed: int, n: int
+) -> None:
+    model = random_model(scale, seed)
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, 60), np.uint8)
+    w, b = torch.from_numpy(model.weight), torch.from_numpy(model.bias)
+    expected = log_softmax(torch.from_numpy(pixels) / torch.tensor(255.0).double() @ w.T + b, dim=1)
+    found = model.log_probabilities(pixels)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-12, atol=1e-12)
 
 
-def test_knows_nothing_at_first() -> None:
-    log_p = LogisticRegression(SHAPE, CLASSES)(random_images())
-    assert log_p.shape == (7, 3)
-    assert log_p.dtype == torch.float64
-    assert torch.allclose(log_p, torch.full((7, 3), -math.log(3), dtype=torch.float64))
+def test_huge_logits_give_finite_log_probabilities() -> None:
+    model = Model(np.array([[3e6], [-3e6]]), np.zeros(2), ("a", "b"), (1, 1, 1), "crop")
+    log_p = model.log_probabilities(np.array([[255], [0]], np.uint8))
+    np.testing.assert_allclose(log_p, [[0, -6e6], [-np.log(2), -np.log(2)]])
 
 
-def test_is_a_linear_layer_and_a_softmax() -> None:
-    model, images = random_model(), random_images()
-    x = images.flatten(1).double() / 255
-    expected = log_softmax(linear(x, model.weight, model.bias), dim=1)
-    assert torch.allclose(model(images), expected, rtol=0, atol=1e-12)
+def test_a_model_comes_back_from_its_file_in_float32(tmp_path: Path) -> None:
+    model, path = random_model(), tmp_path / "folder" / "model.safetensors"
+    model.save(path, {"learning_rate": 0.1})
+    loaded = Model.load(path)
+    for found, exact in ((loaded.weight, model.weight), (loaded.bias, model.bias)):
+        assert found.dtype == np.float64
+        assert np.array_equal(found, exact.astype(np.float32))
+    assert (loaded.classes, loaded.image_shape, loaded.fit) == (("a", "b", "c"), (3, 4, 5), "pad")
+    assert loaded.serialized({"learning_rate": 0.1}) == path.read_bytes()
 
 
-def test_save_and_load_are_inverse_in_float32(tmp_path: Path) -> None:
-    model = random_model()
-    model.save(tmp_path / "model.safetensors", {"learning_rate": 0.1})
-    loaded = LogisticRegression.load(tmp_path / "model.safetensors")
-    assert (loaded.image_shape, loaded.classes) == (SHAPE, CLASSES)
-    assert torch.equal(loaded.weight, model.weight.float().double())
-    assert torch.equal(loaded.bias, model.bias.float().double())
-    loaded.save(tmp_path / "elsewhere" / "again", {"learning_rate": 0.1})
-    again, first = tmp_path / "elsewhere" / "again", tmp_path / "model.safetensors"
-    assert again.read_bytes() == first.read_bytes()
+def test_a_missing_model_is_told_with_the_remedy(tmp_path: Path) -> None:
+    for path in (tmp_path / "model", tmp_path):
+        with pytest.raises(FileNotFoundError, match="no such file; `dvc repro train` makes it"):
+            Model.load(path)
 
 
-def test_save_refuses_weights_beyond_float32_and_writes_nothing(tmp_path: Path) -> None:
-    model = random_model()
-    model.weight[0, 0] = 1e39
-    with pytest.raises(ValueError, match="beyond float32: lower train.learning_rate"):
-        model.save(tmp_path / "model.safetensors", {})
-    assert list(tmp_path.iterdir()) == []
+WEIGHT, BIAS = np.zeros((3, 60), np.float32), np.zeros(3, np.float32)
 
 
-def test_load_names_a_file_that_is_missing_or_broken(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    with pytest.raises(FileNotFoundError, match="model.safetensors: no such file; `dvc repro"):
-        LogisticRegression.load(path)
-    random_model().save(path, {})
-    whole = path.read_bytes()
-    for broken in (b"", whole[:-1], whole.replace(b'"weight"', b'"wieght"'), b"\0" * 100):
-        path.write_bytes(broken)
-        with pytest.raises(ValueError, match="model.safetensors: not a model") as caught:
-            LogisticRegression.load(path)
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("tensors", "about", "problem"),
+    [
+        ({"weight": WEIGHT.astype(np.float64)}, {}, r"found tensors .*'weight': 'F64'.*expected"),
+        ({"bias": BIAS.astype(np.float16)}, {}, r"found tensors .*'bias': 'F16'.*expected"),
+        ({"bias": BIAS.astype(np.int32)}, {}, r"found tensors .*'bias': 'I32'.*expected"),
+        ({"another": BIAS}, {}, r"found tensors .*'another'.*expected"),
+        ({"weight": WEIGHT + np.float32(nan)}, {}, "weights that are not finite"),
+        ({"weight": WEIGHT - np.float32(inf)}, {}, "weights that are not finite"),
+        ({"bias": BIAS + np.float32(inf)}, {}, "weights that are not finite"),
+        ({"weight": WEIGHT.T}, {}, r"found weight \(60, 3\).*expected \(3, 60\)"),
+        ({"weight": WEIGHT.reshape(3, 3, 4, 5)}, {}, r"found weight \(3, 3, 4, 5\)"),
+        ({"bias": BIAS[:, None]}, {}, r"bias \(3, 1\).*expected .* \(3,\)"),
+        ({}, {"classes": ["a", "b"]}, r"expected \(2, 60\)"),
+        ({}, {"classes": ["a", "b", "a"]}, "classes: found .*expected two or more distinct"),
+        ({"weight": WEIGHT[:1], "bias": BIAS[:1]}, {"classes": ["a"]}, "expected two or more"),
+        ({}, {"classes": "abc"}, "classes: found 'abc'; expected a list of names"),
+        ({}, {"classes": [1, 2, 3]}, "classes: found .*; expected a list of names"),
+        ({}, {"classes": [["a"], ["b"], ["c"]]}, "classes: found .*; expected a list of names"),
+        ({}, {"fit": "squash"}, "fit: found 'squash'; expected crop or pad"),
+        ({}, {"fit": ["crop"]}, "fit: found .*; expected crop or pad"),
+        ({}, {"image_shape": [2, 5, 6]}, r"image_shape: found \(2, 5, 6\)"),
+        ({}, {"image_shape": [3, -4, -5]}, r"image_shape: found \(3, -4, -5\)"),
+        ({}, {"image_shape": [3, 4, 5.0]}, r"image_shape: found .*; expected \[C, H, W\]"),
+        ({}, {"image_shape": [3, 20]}, r"image_shape: found .*; expected \[C, H, W\]"),
+        ({}, {"image_shape": None}, r"image_shape: found None; expected \[C, H, W\]"),
+        ({}, {"image_shape": [3, 4, 5 * 10**400]}, "expected"),
+        ({}, None, "metadata model: found None; expected an object with the keys classes, fit"),
+        ({}, "[]", r"metadata model: found \[\]; expected an object with the keys classes, fit"),
+        ({}, '{"classes": ["a", "b", "c"]}', "expected an object with the keys classes, fit"),
+        ({}, "{", "Expecting"),
+        ({}, NESTED, "recursion"),
+        ({}, f'{{"classes": {NESTED}}}', "recursion"),
+    ],
+    ids=short,
+)
+def test_what_is_not_a_model_is_refused_in_a_line(
+    tmp_path: Path, tensors: dict[str, Any], about: dict[str, Any] | str | None, problem: str
+) -> None:
+    changed = ABOUT | about if isinstance(about, dict) else about
+    write(tmp_path / "m", {"weight": WEIGHT, "bias": BIAS} | tensors, "model", changed)
+    with pytest.raises(ValueError, match=rf"m: not a model of this .*{problem}") as caught:
+        Model.load(tmp_path / "m")
+    assert str(caught.value).endswith("; `dvc repro -f train` regenerates it")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
-def test_uses_one_thread_where_there_is_little_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = torch.get_num_threads()
-    small = (100, (1, 28, 28), tuple(map(str, range(10))))
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    try:
-        torch.set_num_threads(2)
-        use_threads(100, (3, 224, 224), tuple(map(str, range(100))))
-        assert torch.get_num_threads() == 2
-        with monkeypatch.context() as patch:
-            patch.setenv("OMP_NUM_THREADS", "2")
-            use_threads(*small)
-        assert torch.get_num_threads() == 2
-        use_threads(*small)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+def test_a_model_without_one_of_its_tensors_or_its_metadata_is_refused(tmp_path: Path) -> None:
+    for tensors in ({"weight": WEIGHT}, {"bias": BIAS}, {}):
+        write(tmp_path / "m", tensors, "model", ABOUT)
+        with pytest.raises(ValueError, match="m: not a model .*found tensors"):
+            Model.load(tmp_path / "m")
+    write(tmp_path / "m", {"weight": WEIGHT, "bias": BIAS}, "another entry", ABOUT)
+    with pytest.raises(ValueError, match="m: not a model .*metadata model: found None"):
+        Model.load(tmp_path / "m")
+
+
+def test_a_damaged_model_is_refused_or_still_a_valid_one(tmp_path: Path) -> None:
+    problems = []
+    for content in damaged(random_model().serialized({})):
+        (tmp_path / "m").write_bytes(content)
+        try:
+            model = Model.load(tmp_path / "m")
+        except ValueError as error:
+            problems.append(str(error))
+        else:  # a letter of a name, say
+            assert model.weight.shape == (len(model.classes), np.prod(model.image_shape))
+    assert len(problems) > 200
+    for problem in problems:
+        assert problem.startswith(f"{tmp_path / 'm'}: not a model of this pipeline (")
+        assert "\n" not in problem
+
+
+def test_a_models_metadata_is_json_of_its_own_keys_alone() -> None:
+    content = random_model().serialized({"seed": 1})
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    about = json.loads(header["__metadata__"]["model"])
+    assert about == ABOUT | {"params": {"seed": 1}}
+    assert list(header["__metadata__"]) == ["model"]

@@ -4,45 +4,51 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.formats.split_file import LabelledImages
-from stages.images.stored_images import write_split
+from stages.formats.split_file import LabelledImages, write_split
+from tests.conftest import ROOT
+from tests.formats.hostile import NESTED, damaged, short, write
 
 Make = Callable[..., LabelledImages]
 
-
-# What is no line feed, though splitlines() takes it for one, and what UTF-8 writes as many bytes.
+# Characters that splitlines() takes for line feeds, and ones of several bytes in UTF-8.
 NAMES = ("train/a/x.png", "train/a/\u2028\u2029\x85\r\x0b.png", "", "train/猫 cat/ü.png", "😀")
 
 
-@given(n=st.integers(0, 5), shape=st.tuples(*[st.integers(1, 3)] * 3), seed=st.integers(0, 9))
-def test_save_and_load_are_inverse(
+def lines(*names: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
+
+
+@given(
+    n=st.integers(0, 5),
+    shape=st.tuples(st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 3)),
+    seed=st.integers(0, 9),
+)
+def test_a_split_comes_back_from_its_file_which_has_safetensors_own_bytes(
     tmp_path_factory: pytest.TempPathFactory, n: int, shape: tuple[int, int, int], seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 3, (n,), generator=generator)
-    names = torch.tensor(
-        list("".join(f"{name}\n" for name in NAMES[:n]).encode()), dtype=torch.uint8
-    )
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (n, *shape), np.uint8)
+    labels = generator.integers(0, 3, n)
+    names = lines(*NAMES[:n])
     saved = LabelledImages(images, labels, ("naïve", "二", 'a "b", c'), "pad", names)
     path = tmp_path_factory.mktemp("images") / "split.safetensors"
     saved.save(path)
     about = json.dumps({"classes": saved.classes, "fit": saved.fit}, ensure_ascii=False)
-    assert path.read_bytes() == safetensors.torch.save(
+    assert path.read_bytes() == safetensors.numpy.save(
         {"images": images, "labels": labels, "names": names}, {"split": about}
     )
     loaded = LabelledImages.load(path)
-    assert torch.equal(loaded.images, saved.images)
-    assert torch.equal(loaded.labels, saved.labels)
-    assert (loaded.classes, loaded.fit) == (saved.classes, saved.fit)
+    assert np.array_equal(loaded.images, images)
+    assert np.array_equal(loaded.labels, labels)
+    assert (loaded.classes, loaded.fit) == (saved.classes, "pad")
     assert loaded.pictures == saved.pictures == list(NAMES[:n])
 
 
@@ -51,28 +57,21 @@ def test_pictures_without_names_have_their_numbers(tmp_path: Path, make_images: 
     assert split.pictures == ["0", "1", "2"]
     split.save(tmp_path / "split")
     loaded = LabelledImages.load(tmp_path / "split")
-    assert bytes(loaded.names.tolist()) == b"0\n1\n2\n"
+    assert loaded.names.tobytes() == b"0\n1\n2\n"
     assert loaded.pictures == split.pictures
 
 
-def test_a_subset_has_no_names(tmp_path: Path) -> None:
-    write_split(tmp_path / "split", [IMAGES.numpy()], (1, 2, 2), LABELS.numpy(), "xy", "ab", "crop")
-    split = LabelledImages.load(tmp_path / "split")
-    assert split.pictures == ["x", "y"]
-    subset = split.subset(torch.tensor([1]))
-    assert torch.equal(subset.labels, LABELS[1:])
-    assert subset.pictures == ["0"]
-
-
-def test_bytes_depend_on_the_content_alone(tmp_path: Path, make_images: Make) -> None:
-    make_images().save(tmp_path / "here" / "one.safetensors")
+def test_a_splits_bytes_depend_on_its_content_alone(tmp_path: Path, make_images: Make) -> None:
+    one, two = tmp_path / "here" / "one.safetensors", tmp_path / "two.safetensors"
+    make_images().save(one)
     code = (
         "import sys; from pathlib import Path;"
         "from stages.formats.split_file import LabelledImages as L;"
         "L.load(Path(sys.argv[1])).save(Path(sys.argv[2]))"
     )
-    one, two = tmp_path / "here" / "one.safetensors", tmp_path / "two.safetensors"
-    subprocess.run([sys.executable, "-c", code, str(one), str(two)], check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(one), str(two)], cwd=ROOT, check=True, timeout=60
+    )
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -88,59 +87,106 @@ def test_a_split_may_be_larger_than_the_memory(tmp_path: Path) -> None:
     assert not split.images[-1].any()
 
 
-def test_how_pictures_fit_is_kept(tmp_path: Path) -> None:
-    saved = LabelledImages(IMAGES, LABELS, ("a", "b"), "pad")
-    saved.subset(torch.tensor([1])).save(tmp_path / "split")
-    assert LabelledImages.load(tmp_path / "split").fit == "pad"
+def test_a_loaded_split_cannot_be_written_to(tmp_path: Path, make_images: Make) -> None:
+    make_images().save(tmp_path / "split")
+    loaded = LabelledImages.load(tmp_path / "split")
+    for array in (loaded.images, loaded.labels, loaded.pixels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
-def test_batches_leave_nothing_out(make_images: Make) -> None:
-    split = make_images(n=7)
+def test_batches_hold_every_image_in_order(make_images: Make) -> None:
+    split = make_images(n=7, shape=(3, 2, 5))
     batches = list(split.batches(3))
     assert [len(labels) for _, labels in batches] == [3, 3, 1]
-    assert torch.equal(torch.cat([images for images, _ in batches]), split.images)
-    assert torch.equal(torch.cat([labels for _, labels in batches]), split.labels)
+    pixels, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert np.array_equal(pixels, split.images.reshape(7, 30))
+    assert np.array_equal(labels, split.labels)
 
 
-IMAGES = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
-LABELS = torch.tensor([0, 1])
+def test_a_missing_split_is_told_with_the_remedy(tmp_path: Path) -> None:
+    for path in (tmp_path / "split", tmp_path):
+        with pytest.raises(FileNotFoundError, match="no such file; `dvc repro tensorize` makes it"):
+            LabelledImages.load(path)
+
+
+IMAGES = np.zeros((2, 1, 2, 2), np.uint8)
+LABELS = np.array([0, 1])
+TENSORS: dict[str, Any] = {"images": IMAGES, "labels": LABELS, "names": lines("x", "y")}
+ABOUT = {"classes": ["a", "b"], "fit": "crop"}
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "classes", "message"),
+    ("tensors", "about", "problem"),
     [
-        (IMAGES.float(), LABELS, ("a", "b"), "expected .N, C, H, W. uint8, found"),
-        (IMAGES[0], LABELS, ("a", "b"), "expected .N, C, H, W. uint8, found .1, 2, 2."),
-        (IMAGES, LABELS.int(), ("a", "b"), "int64, found .2,. torch.int32"),
-        (IMAGES, LABELS[:1], ("a", "b"), "expected .2,. int64"),
-        (IMAGES, LABELS, ("a",), "expected 0 to 0 .1 classes., found 0 to 1"),
-        (IMAGES, LABELS - 1, ("a", "b"), "found -1 to 0"),
-        (IMAGES, LABELS, ("a", "a"), "distinct names"),
-        (IMAGES[:0], LABELS[:0], (), "distinct names"),
+        ({"images": IMAGES.astype(np.float32)}, {}, "found tensors .*'images': 'F32'.*expected"),
+        ({"labels": LABELS.astype(np.int32)}, {}, "found tensors .*'labels': 'I32'.*expected"),
+        ({"labels": LABELS.astype(np.uint64)}, {}, "found tensors .*'labels': 'U64'.*expected"),
+        ({"names": LABELS}, {}, "found tensors .*'names': 'I64'.*expected"),
+        ({"another": LABELS}, {}, "found tensors .*'another'.*expected"),
+        ({"images": IMAGES[0]}, {}, r"images: found \(1, 2, 2\) uint8; expected \(N, C, H, W\)"),
+        ({"images": IMAGES[None]}, {}, r"images: found \(1, 2, 1, 2, 2\) uint8; expected"),
+        ({"images": IMAGES.reshape(2, 2, 2, 1)}, {}, r"found \(2, 2, 2, 1\); expected \(N, 1 or 3"),
+        ({"images": IMAGES[..., :0]}, {}, r"found \(2, 1, 2, 0\); expected \(N, 1 or 3, H, W\)"),
+        ({"images": IMAGES[:, :0]}, {}, r"found \(2, 0, 2, 2\); expected \(N, 1 or 3, H, W\)"),
+        ({"labels": LABELS[:1]}, {}, r"labels: found \(1,\) int64; expected \(2,\) int64"),
+        ({"labels": LABELS[:, None]}, {}, r"labels: found \(2, 1\) int64; expected \(2,\) int64"),
+        ({"labels": LABELS - 1}, {}, "labels: found -1 to 0; expected 0 to 1, for 2 classes"),
+        ({"labels": LABELS + 1}, {}, "labels: found 1 to 2; expected 0 to 1, for 2 classes"),
+        ({"labels": LABELS + np.iinfo(np.int64).min}, {}, "labels: found -9223372036854775808 to"),
+        ({"names": lines("x")}, {}, "names: found 1; expected 2"),
+        ({"names": lines("x", "y", "z")}, {}, "names: found 3; expected 2"),
+        ({"names": lines("x", "yz")[:-1]}, {}, "names: found no line feed at the end; expected"),
+        ({"names": lines("x", "y").reshape(2, 2)}, {}, r"names: found \(2, 2\) uint8; expected"),
+        ({"names": np.array([255, 10, 255, 10], np.uint8)}, {}, "names: found .*; expected UTF-8"),
+        ({}, {"classes": ["a", "a"]}, "classes: found .*; expected distinct names"),
+        ({}, {"classes": []}, "classes: found .*; expected distinct names"),
+        ({}, {"classes": "ab"}, "classes: found 'ab'; expected a list of names"),
+        ({}, {"classes": [0, 1]}, "classes: found .*; expected a list of names"),
+        ({}, {"classes": {"a": 0, "b": 1}}, "classes: found .*; expected a list of names"),
+        ({}, {"classes": ["a" * 20_000] * 2}, "classes: found .*; expected distinct names"),
+        ({}, {"fit": "squash"}, "fit: found 'squash'; expected crop or pad"),
+        ({}, {"fit": None}, "fit: found None; expected crop or pad"),
+        ({}, None, "metadata split: found None; expected an object with the keys classes, fit"),
+        ({}, "7", "metadata split: found 7; expected an object with the keys classes, fit"),
+        ({}, '{"fit": "pad"}', "expected an object with the keys classes, fit"),
+        ({}, "{", "Expecting"),
+        ({}, NESTED, "recursion"),
     ],
+    ids=short,
 )
-def test_refuses_what_is_not_labelled_images(
-    images: torch.Tensor, labels: torch.Tensor, classes: tuple[str, ...], message: str
+def test_what_is_not_a_split_is_refused_in_a_line(
+    tmp_path: Path, tensors: dict[str, Any], about: dict[str, Any] | str | None, problem: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
-        LabelledImages(images, labels, classes)
+    changed = ABOUT | about if isinstance(about, dict) else about
+    write(tmp_path / "s", TENSORS | tensors, "split", changed)
+    with pytest.raises(ValueError, match=f"s: not labelled images .*{problem}") as caught:
+        LabelledImages.load(tmp_path / "s")
+    assert str(caught.value).endswith("; `dvc repro -f tensorize` regenerates it")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
 
 
-def test_load_names_a_file_that_is_missing_or_broken(tmp_path: Path, make_images: Make) -> None:
-    path = tmp_path / "split.safetensors"
-    with pytest.raises(FileNotFoundError, match="split.safetensors: no such file; `dvc repro"):
-        LabelledImages.load(path)
-    make_images().save(path)
-    whole = path.read_bytes()
-    for broken in (
-        b"",
-        whole[:-1],
-        whole[:40],
-        b"\0" * 100,
-        whole.replace(b"classes", b"klasses"),
-        whole.replace(b"fit", b"fat"),
-    ):
-        path.write_bytes(broken)
-        with pytest.raises(ValueError, match="split.safetensors: not labelled images") as caught:
-            LabelledImages.load(path)
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("missing", TENSORS)
+def test_a_split_without_one_of_its_tensors_is_refused(tmp_path: Path, missing: str) -> None:
+    tensors = {name: tensor for name, tensor in TENSORS.items() if name != missing}
+    write(tmp_path / "s", tensors, "split", ABOUT)
+    with pytest.raises(ValueError, match="s: not labelled images .*found tensors"):
+        LabelledImages.load(tmp_path / "s")
+
+
+def test_a_damaged_split_is_refused_or_still_a_valid_one(tmp_path: Path, make_images: Make) -> None:
+    make_images().save(tmp_path / "s")
+    problems = []
+    for content in damaged((tmp_path / "s").read_bytes()):
+        (tmp_path / "s").write_bytes(content)
+        try:
+            split = LabelledImages.load(tmp_path / "s")
+        except ValueError as error:
+            problems.append(str(error))
+        else:  # a letter of a class's name, say
+            assert split.images.shape == (60, 1, 4, 5)
+    assert len(problems) > 200
+    for problem in problems:
+        assert problem.startswith(f"{tmp_path / 's'}: not labelled images (")
+        assert "\n" not in problem

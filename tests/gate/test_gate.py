@@ -302,6 +302,24 @@ def test_a_param_may_be_written_in_two_ways(repository: Repository, run_gate: Ga
     assert run_gate()[0] == 0
 
 
+def test_true_is_a_change_of_a_param_that_was_1(repository: Repository, run_gate: Gate) -> None:
+    repository.params(RULES, iterations=1)
+    repository.lock()
+    assert run_gate()[0] == 0
+    repository.params(RULES, iterations=True)
+    assert "train in params.yaml has changed" in refused(run_gate)
+
+
+def test_calibration_is_recomputed_with_the_bins_of_the_params(
+    repository: Repository, run_gate: Gate
+) -> None:
+    text = repository.read("params.yaml")
+    assert "calibration_bins: 7" in text
+    repository.write("params.yaml", text.replace("calibration_bins: 7", "calibration_bins: 1"))
+    repository.lock()
+    assert "expected_calibration_error: found" in refused(run_gate)
+
+
 @pytest.mark.parametrize("path", [METRICS, PREDICTIONS])
 def test_a_missing_result_file_is_an_error(
     repository: Repository, run_gate: Gate, path: str

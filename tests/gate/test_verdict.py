@@ -61,11 +61,14 @@ def test_outcome_of_a_metric_by_its_rule(
 
 def test_a_higher_loss_is_worse() -> None:
     rules = {"cross_entropy": Rule.model_validate(RULES["cross_entropy"])}
-    outcomes = [
-        judge(rules, results(wrong), results(TEN), {}, False).metrics[0].outcome
+    worse, better, same = (
+        judge(rules, results(wrong), results(TEN), {}, False).metrics[0]
         for wrong in (range(30), (), TEN)
-    ]
-    assert outcomes == ["WORSE", "better", "same"]
+    )
+    assert (worse.outcome, better.outcome, same.outcome) == ("WORSE", "better", "same")
+    assert worse.test
+    assert better.test
+    assert worse.test.interval[0] > 0 > better.test.interval[1]
 
 
 def test_the_tolerance_decides_for_a_metric_without_a_paired_test() -> None:
@@ -138,6 +141,11 @@ def test_a_recovery_asks_to_remove_the_acceptance_and_passes() -> None:
     judged, whole = verdict(range(10), accepted_before=0.9, base=range(20), **ACCEPTED)
     assert not judged.failed
     assert "accuracy has recovered from the accepted 0.9" in whole.notes[0]
+
+
+def test_a_recovery_within_the_tolerance_does_not_ask_to_remove_the_acceptance() -> None:
+    judged, whole = verdict(range(19), accepted_before=0.9, base=range(20), **ACCEPTED)
+    assert (judged.outcome, whole.notes) == ("better, may be noise", [])
 
 
 def test_a_test_set_of_another_size_is_compared_only_if_accepted() -> None:

@@ -241,8 +241,8 @@ def test_a_signal_at_any_moment_of_the_start_ends_it(tmp_path: Path) -> None:
 
 ENOUGH = """
     from PIL import Image
-    from stages.decoding import Pictures, decode
-    from stages.preprocessing import Preprocessing
+    from stages.images.decoding import Pictures, decode
+    from stages.images.preprocessing import Preprocessing
 
     def large(item):
         return Image.new("L", (1000, 1000)), item
@@ -270,8 +270,8 @@ HALF_SENT = """
     import os, signal
     from multiprocessing.connection import Connection
     from PIL import Image
-    from stages.decoding import Pictures, decode
-    from stages.preprocessing import Preprocessing
+    from stages.images.decoding import Pictures, decode
+    from stages.images.preprocessing import Preprocessing
 
     def send_half(self, data):
         os.write(self.fileno(), data[: len(data) // 2])

@@ -79,6 +79,7 @@ RED_IMAGE, BLUE_IMAGE = (Image.new("RGB", (3, 2), colour) for colour in (RED, BL
 BLACK_AS_WHITE = np.where(COLOURS.any(axis=2, keepdims=True), COLOURS, 255).astype(np.uint8)
 HALF_CLEAR = with_alpha(COLOURS, [255, 0])
 CLEAR = np.where(np.arange(6).reshape(2, 3, 1) % 2 == 0, COLOURS, 255).astype(np.uint8)
+YCBCR = Image.fromarray(COLOURS).convert("YCbCr")
 LA = Image.merge("LA", [Image.fromarray(GREYS), Image.new("L", (3, 2), 0)])
 HIGH_BYTES = GREYS_16 >> 8
 ONE_TRANSPARENT = np.where(GREYS_16 == 256, 255, HIGH_BYTES)
@@ -112,6 +113,7 @@ PICTURES: dict[str, tuple[bytes, Pixels]] = {
     "PGM, 16 bits": (b"P5\n3 2\n65535\n" + GREYS_16.astype(">u2").tobytes(), of_grey(HIGH_BYTES)),
     "TIFF, compressed": (encoded(COLOURS, "TIFF", compression="tiff_lzw"), COLOURS),
     "TIFF, CMYK": (encoded(Image.fromarray(COLOURS[:1]).convert("CMYK"), "TIFF"), COLOURS[:1]),
+    "TIFF, YCbCr": (encoded(YCBCR, "TIFF"), np.asarray(YCBCR.convert("RGB"))),
     "WebP, lossless with alpha": (encoded(HALF_CLEAR, "WEBP", lossless=True), CLEAR),
     "GIF": (encoded(palette(), "GIF"), COLOURS),
     "GIF, a colour transparent": (encoded(palette(), "GIF", transparency=4), BLACK_AS_WHITE),
@@ -280,6 +282,7 @@ def test_a_picture_of_the_right_size_keeps_its_bytes(
     noise = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "picture.png")
     np.testing.assert_array_equal(pixels(tmp_path / "picture.png", 3, (7, 9), fit), noise)
+    assert pixels(tmp_path / "picture.png", 3, (9, 7), fit).shape == (9, 7, 3)
 
 
 @pytest.mark.parametrize(

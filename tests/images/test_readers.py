@@ -9,87 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from torchvision import datasets
-from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
+from stages.formats.idx import idx_bytes
 from stages.images.preprocessing import Preprocessing
-from stages.images.readers import Dataset, RawSplit, read_dataset, read_idx
-from stages.sources.wheels import idx_bytes
+from stages.images.readers import Dataset, RawSplit, read_dataset
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-
-SIX = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])  # 2 x 3 values
-
-
-@given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4)))
-def test_reading_an_idx_file_is_the_inverse_of_writing(
-    tmp_path_factory: pytest.TempPathFactory, array: Bytes
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "written"
-    path.write_bytes(idx_bytes(array))
-    np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), array, strict=True)
-
-
-# What torchvision reads has one to three dimensions and at least one value.
-@given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)))
-def test_torchvision_reads_an_idx_file_the_same(
-    tmp_path_factory: pytest.TempPathFactory, array: Bytes
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "written"
-    path.write_bytes(idx_bytes(array))
-    expected = read_sn3_pascalvincent_tensor(str(path)).numpy()
-    np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), expected, strict=True)
-
-
-def test_idx_sizes_are_big_endian_and_the_last_dimension_varies_fastest(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(SIX)
-    assert read_idx(tmp_path / "file", 2).tolist() == [[1, 2, 3], [4, 5, 6]]
-    (tmp_path / "file").write_bytes(bytes([0, 0, 8, 1, 0, 0, 1, 2]) + bytes(258))
-    assert read_idx(tmp_path / "file", 1).shape == (258,)
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (SIX[:-1], "its header says 2 x 3 values: expected 18 bytes, found 17"),
-        (SIX + b"x", "its header says 2 x 3 values: expected 18 bytes, found 19"),
-        (SIX[:11], "expected a header of 12 bytes, found 11"),
-        (b"", "expected an IDX file that begins with 00 00 08 02, found nothing"),
-        (b"\0\0", "expected an IDX file that begins with 00 00 08 02, found 00 00"),
-        (b"<html>", "expected an IDX file that begins with 00 00 08 02, found 3c 68 74 6d"),
-        (
-            b"\0\0\x0d" + SIX[3:],
-            "expected an IDX file that begins with 00 00 08 02, found 00 00 0d 02",
-        ),
-        (
-            b"\0\0\x08\x03" + SIX[4:],
-            "expected an IDX file that begins with 00 00 08 02, found 00 00 08 03",
-        ),
-    ],
-    ids=[
-        *("truncated", "too long", "truncated header", "empty", "two bytes", "HTML", "floats"),
-        "other dimensions",
-    ],
-)
-def test_a_malformed_idx_file_is_refused_with_the_reason(
-    tmp_path: Path, content: bytes, problem: str
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"\bIDX\b|header") as error:
-        read_idx(path, 2)
-    assert str(error.value) == f"{path}: {problem}; `dvc repro -f download` regenerates it"
-
-
-def test_a_missing_idx_file_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError) as error:
-        read_idx(tmp_path / "file", 2)
-    assert str(error.value) == (
-        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` regenerates it"
-    )
 
 
 def describe(raw: Path, **about: Any) -> None:

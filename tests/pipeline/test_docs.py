@@ -1,4 +1,4 @@
-"""What the README and docs/ tell people to type exists."""
+"""The commands and links in the README and docs/ exist."""
 
 import re
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
-def test_every_command_and_link_leads_somewhere(doc: Path) -> None:
+def test_every_command_and_link_in_the_docs_exists(doc: Path) -> None:
     text = doc.read_text(encoding="utf-8")
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(
@@ -25,5 +25,5 @@ def test_every_command_and_link_leads_somewhere(doc: Path) -> None:
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
-def test_no_figure_is_left_to_fill_in(doc: Path) -> None:
+def test_no_placeholder_is_left_in_the_docs(doc: Path) -> None:
     assert not re.search(r"@[A-Z]+@", doc.read_text(encoding="utf-8"))

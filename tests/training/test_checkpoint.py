@@ -8,6 +8,7 @@ import torch
 from stages.base.params import Integer, Params
 from stages.training import checkpoint
 from stages.training.checkpoint import Checkpoint, State, run_key
+from tests.conftest import ROOT
 
 
 class Example(Params):
@@ -19,61 +20,63 @@ def make_state(iteration: int = 7) -> State:
     return State(iteration, tensors, [{"loss": 0.1 + 0.2, "accuracy": None}])
 
 
-def never() -> State:
-    raise AssertionError("no state is due")
+def make_checkpoint(folder: Path, key: str = "a") -> Checkpoint:
+    return Checkpoint(folder / "model", lambda: key * 64)
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-
-
-@pytest.mark.usefixtures("at_once")
 def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     state = make_state()
-    Checkpoint(tmp_path / "model", lambda: "a" * 64).offer(lambda: state)
-    found = Checkpoint(tmp_path / "model", lambda: "a" * 64).load()
+    make_checkpoint(tmp_path).keep(state)
+    found = make_checkpoint(tmp_path).load()
     assert found is not None
     assert (found.iteration, found.report) == (7, state.report)
-    assert all(torch.equal(a, b) for a, b in zip(found.tensors, state.tensors, strict=True))
+    assert all(map(torch.equal, found.tensors, state.tensors))
+    assert len(found.tensors) == 2
 
 
-@pytest.mark.usefixtures("at_once")
-def test_the_state_of_another_run_is_not_taken_and_is_forgotten_at_the_end(tmp_path: Path) -> None:
-    Checkpoint(tmp_path / "model", lambda: "a" * 64).offer(make_state)
-    other = Checkpoint(tmp_path / "model", lambda: "b" * 64)
+def test_the_state_of_another_run_is_not_resumed_and_is_removed_at_the_end(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, "a").keep(make_state())
+    other = make_checkpoint(tmp_path, "b")
     assert other.load() is None
     other.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("at_once")
-def test_a_broken_file_is_no_state(tmp_path: Path) -> None:
-    kept = Checkpoint(tmp_path / "model", lambda: "a" * 64)
-    kept.offer(make_state)
+def test_a_damaged_checkpoint_is_passed_over_with_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = make_checkpoint(tmp_path)
+    kept.keep(make_state())
     whole = kept.path.read_bytes()
-    for broken in (
-        b"",
-        whole[:-1],
-        whole[:30],
-        b"\0" * 50,
-        whole.replace(b"iteration", b"itaretion"),
-    ):
-        kept.path.write_bytes(broken)
-        assert Checkpoint(tmp_path / "model", lambda: "a" * 64).load() is None
+    flips = {round(i * (8 * len(whole) - 1) / 250) for i in range(251)}
+    damaged = [
+        whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :]
+        for bit in flips
+    ]
+    damaged += [b"", whole[:-1], whole[:30], whole[:32], whole + b"\0", b"\0" * 50]
+    damaged += [
+        whole.replace(b'"iteration": 7', b'"iteration": 8'),
+        whole.replace(b"0.30000000000000004", b"0.30000000000000005"),
+    ]
+    assert whole not in damaged
+    for content in damaged:
+        kept.path.write_bytes(content)
+        assert make_checkpoint(tmp_path).load() is None
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{kept.path}: found a checkpoint that is damaged; expected")
 
 
-def test_a_run_of_a_few_seconds_keeps_none_and_hashes_nothing(tmp_path: Path) -> None:
+def test_a_run_of_a_few_seconds_keeps_no_state_and_hashes_nothing(tmp_path: Path) -> None:
     def no_key() -> str:
         raise AssertionError("the key takes time and is not needed")
 
     short = Checkpoint(tmp_path / "model", no_key)
     assert short.load() is None
-    short.offer(never)
+    assert not short.due
     short.remove()
 
 
-def test_states_take_no_more_than_their_share_of_the_time(
+def test_keeping_states_takes_no_more_than_its_share_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -84,17 +87,17 @@ def test_states_take_no_more_than_their_share_of_the_time(
         now += 3.0
 
     monkeypatch.setattr(checkpoint, "write_bytes", slow_write)
-    kept = Checkpoint(tmp_path / "model", lambda: "a" * 64)
+    kept = make_checkpoint(tmp_path)
     spent = 0.0
     while now < 10_000:
         before = now
-        kept.offer(make_state)
+        if kept.due:
+            kept.keep(make_state())
         spent += now - before
         now += 1.0
     assert 0 < spent / now < 0.02
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_state_that_cannot_be_kept_does_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,18 +105,19 @@ def test_a_state_that_cannot_be_kept_does_not_stop_the_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_bytes", full)
-    Checkpoint(tmp_path / "model", lambda: "a" * 64).offer(make_state)
+    make_checkpoint(tmp_path).keep(make_state())
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_the_key_names_what_decides_the_result(
+def test_a_runs_key_changes_with_all_that_decides_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, code = tmp_path / "data", tmp_path / "stages" / "checkpoint.py"
-    code.parent.mkdir()
+    assert checkpoint.CODE == ROOT / "stages"
+    data, code = tmp_path / "data", tmp_path / "stages" / "training" / "loop.py"
+    code.parent.mkdir(parents=True)
     data.write_text("images")
     code.write_text("code")
-    monkeypatch.setattr(checkpoint, "__file__", str(code))
+    monkeypatch.setattr(checkpoint, "CODE", tmp_path / "stages")
     keys = [run_key(Example(size=1), [data]), run_key(Example(size=1), [data])]
     assert keys[0] == keys[1]
     keys = [keys[0], run_key(Example(size=2), [data])]

@@ -1,5 +1,3 @@
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.formats.split_file import LabelledImages
-from stages.training.processes import ALONE, Processes, processes_asked_for
+from stages.training.processes import ALONE, Processes, processes_asked_for, use_threads
 from tests.conftest import ROOT
+from tests.training.runs import finish, start
+
+Make = Callable[..., LabelledImages]
+Train = Callable[..., tuple[int, str, str]]
 
 
 @given(examples=st.integers(0, 30), count=st.integers(1, 9))
-def test_the_parts_make_up_the_batch(examples: int, count: int) -> None:
+def test_the_processes_parts_make_up_the_batch(examples: int, count: int) -> None:
     parts = [Processes(rank, count).part(torch.arange(examples)) for rank in range(count)]
     assert sorted(torch.cat(parts).tolist()) == list(range(examples))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -37,47 +39,61 @@ def test_a_wrong_number_of_processes_is_named(monkeypatch: pytest.MonkeyPatch, t
         processes_asked_for()
 
 
+def test_one_thread_is_used_where_there_is_little_work_to_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = torch.get_num_threads()
+    small, large = 100 * 784 * 10, 100 * 3 * 224 * 224 * 100
+    try:
+        for environment, work, expected in ((None, large, 2), ("2", small, 2), (None, small, 1)):
+            torch.set_num_threads(2)
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            if environment:
+                monkeypatch.setenv("OMP_NUM_THREADS", environment)
+            use_threads(work)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
-def train(
-    tmp_path: Path, make_images: Callable[..., LabelledImages]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run stages.train on a small split, in as many processes as TRAIN_PROCESSES says."""
+def train(tmp_path: Path, make_images: Make) -> Train:
+    """Run stages.train on a small split, in as many processes as TRAIN_PROCESSES says.
+
+    It gives the exit code and what was printed on both streams.
+    """
     make_images(n=50).save(tmp_path / "split")
 
-    def run(model: str, processes: str, batch_size: int = 7) -> subprocess.CompletedProcess[str]:
+    def run(model: str, processes: str, batch_size: int = 7) -> tuple[int, str, str]:
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         params["train"] |= {"iterations": 40, "eval_every": 20, "batch_size": batch_size}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         paths = {"params": "params.yaml", "train": "split", "validation": "split"}
         paths |= {"model": model, "history": f"{model}.csv"}
         arguments = [a for k, path in paths.items() for a in (f"--{k}", str(tmp_path / path))]
-        return subprocess.run(
-            [sys.executable, "-m", "stages.train", *arguments],
-            cwd=ROOT,
-            env=os.environ | {"TRAIN_PROCESSES": processes},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, "-m", "stages.train", *arguments]
+        process = start(command, TRAIN_PROCESSES=processes)
+        output, errors = finish(process)
+        return process.returncode, output, errors
 
     return run
 
 
-def test_train_processes_changes_no_byte_and_no_line(
-    tmp_path: Path, train: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+@pytest.mark.slow
+def test_train_processes_changes_no_byte_and_no_line(tmp_path: Path, train: Train) -> None:
     alone, shared = train("one", "1"), train("three", "3")
-    assert alone.returncode == shared.returncode == 0, shared.stderr
-    assert alone.stdout == shared.stdout
-    assert shared.stderr == ""
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "three").read_bytes()
-    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "three.csv").read_bytes()
+    assert alone[0] == shared[0] == 0, shared[2]
+    assert alone[1] == shared[1]
+    assert shared[2] == ""
+    for name in ("", ".csv"):
+        assert (tmp_path / f"one{name}").read_bytes() == (tmp_path / f"three{name}").read_bytes()
 
 
-def test_what_is_wrong_is_told_once(
-    train: Callable[..., subprocess.CompletedProcess[str]],
+@pytest.mark.parametrize(("processes", "batch_size"), [("no", 7), ("3", 0)])
+def test_bad_input_is_told_once_and_not_by_each_process(
+    train: Train, processes: str, batch_size: int
 ) -> None:
-    for result in (train("model", "no"), train("model", "3", batch_size=0)):
-        assert result.returncode == 2
-        (line,) = result.stderr.splitlines()
-        assert line.startswith("error: ")
+    code, _, errors = train("model", processes, batch_size)
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ")

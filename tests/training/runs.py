@@ -1,0 +1,86 @@
+"""Short training runs, in this process and in others."""
+
+import os
+import signal
+import subprocess
+from collections import deque
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.formats.split_file import LabelledImages
+from stages.training.data import Examples
+from stages.training.loop import GROWTH_STEPS, Step, error_growth, fit, relative_noise
+from stages.training.settings import TrainParams
+from tests.conftest import ROOT
+
+LIMIT = 180  # seconds, after which a process hangs
+DEFAULTS: dict[str, Any] = {
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "batch_size": 10,
+    "iterations": 20,
+    "eval_every": 10,
+    "seed": 0,
+}
+
+
+def make_params(**changes: Any) -> TrainParams:
+    return TrainParams(**DEFAULTS | changes)
+
+
+def last_step(split: LabelledImages, **changes: Any) -> Step:
+    """The last step of a run on a split."""
+    steps = fit(make_params(**changes), Examples.of(split), len(split.classes))
+    (last,) = deque(steps, maxlen=1)
+    return last
+
+
+def growth_by_hand(split: LabelledImages, params: TrainParams) -> float:
+    """How rounding errors grow in the first steps of a run, from the run and its disturbed twin."""
+    training, generator = Examples.of(split), torch.Generator().manual_seed(0)
+    run = fit(params, training, len(split.classes))
+    twin = fit(params, training, len(split.classes), disturb=lambda g: relative_noise(g, generator))
+    *_, (step, noisy) = islice(zip(run, twin, strict=True), GROWTH_STEPS)
+    return error_growth(step, noisy)
+
+
+def save_splits(folder: Path, training: LabelledImages, validation: LabelledImages) -> list[Path]:
+    """Two splits on disk; their paths, and those of the model and the history to come."""
+    paths = [folder / name for name in ("train", "validation", "model", "history.csv")]
+    training.save(paths[0])
+    validation.save(paths[1])
+    return paths
+
+
+def start(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for a process that `start` started; return what it printed, on both streams.
+
+    A process that runs for longer than LIMIT is killed with its children, and fails the test.
+    """
+    try:
+        return process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+    pytest.fail(f"{process.args!r} did not end within {LIMIT} s:\n{output}{errors}")
