@@ -14,8 +14,9 @@ on every machine, and in every language whose numbers are float64. For an image 
    r_b = max(0, min(g x e_(b+1), e_(b-1) x g)), a tent: each gradient is shared by the two
    directions nearest to it, in proportion to its length.
 3. Cells: S_b = the sum of r_b times `tent_weights`, in 14 x 14 cells, and
-   A_b = floor(sqrt(floor(784 S_b / (max(H, 14) max(W, 14))))): the root of a mean, whatever the
-   image's size. At 28 x 28 the quotient is S_b itself.
+   A_b = max(0, floor(sqrt(floor(784 S_b / (max(H, 14) max(W, 14))))) - 128): the root of a mean,
+   whatever the image's size, less that of a gradient of a third of a grey level, so that noise
+   counts for nothing. At 28 x 28 the quotient is S_b itself.
 4. Pairs: Q_bcd = the sum of A_b(cell) A_c(cell + d) times `tent_weights`, in 4 x 4 cells, for
    directions b and c, and d = two cells right or two cells down (co-occurrence of gradients:
    Watanabe, Ito and Yokoi 2009).
@@ -41,6 +42,7 @@ Float = NDArray[np.float64]
 
 DIRECTIONS = ((64, 0), (45, 45), (0, 64), (-45, 45), (-64, 0), (-45, -45), (0, -64), (45, -45))
 CELLS = 14  # a side, for gradients
+FAINT = 128  # taken off the root of a cell's mean gradient
 PAIR_CELLS = 4  # a side, for pairs
 PAIR_DISTANCE = 2  # cells
 COLOUR_CELLS = 8  # a side, for colours
@@ -132,7 +134,8 @@ def cell_gradients(images: Images) -> Float:
         by_column = by_direction.astype(np.float64).reshape(-1, width) @ over_columns
         sums += over_rows[:, rows] @ by_column.reshape(n, len(DIRECTIONS), -1, CELLS)
     area = max(height, CELLS) * max(width, CELLS)
-    a: Float = np.floor(np.sqrt(np.floor(sums * (4 * CELLS**2) / area)))
+    roots = np.floor(np.sqrt(np.floor(sums * (4 * CELLS**2) / area)))
+    a: Float = np.maximum(roots - FAINT, 0)
     return a
 
 

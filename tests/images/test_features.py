@@ -109,7 +109,9 @@ def naive_cells(channels: list[Pixels]) -> list[list[list[int]]]:
                     for j, over_columns in right[x]:
                         sums[b][i][j] += over_rows * over_columns * r
     area = max(height, CELLS) * max(width, CELLS)
-    return [[[isqrt(784 * s // area) for s in row] for row in plane] for plane in sums]
+    return [
+        [[max(0, isqrt(784 * s // area) - 128) for s in row] for row in plane] for plane in sums
+    ]
 
 
 def naive_pairs(cells: list[list[list[int]]], down: int, right: int) -> Iterator[int]:
@@ -204,7 +206,8 @@ def features_in(dtype: type, images: Images) -> Images:
     turns = [gx * dtype(ey) - gy * dtype(ex) for ex, ey in DIRECTIONS]
     r = np.stack([np.minimum(turns[(b + 1) % 8], -turns[b - 1]).clip(0) for b in range(8)], axis=1)
     down, right = (in_type(size, CELLS) for size in (height, width))
-    a = root(down @ r @ right.T * dtype(784) // dtype(max(height, 14) * max(width, 14)))
+    means = down @ r @ right.T * dtype(784) // dtype(max(height, 14) * max(width, 14))
+    a = (root(means) - dtype(128)).clip(0)
     found = [(a // dtype(16)).clip(max=255).reshape(n, -1)]
     wide, narrow = (in_type(size, PAIR_CELLS) for size in (CELLS, CELLS - 2))
     for one, other, over_rows, over_columns in (
@@ -238,7 +241,7 @@ def test_int64_gives_the_same_features_for_1000_images() -> None:
 
 
 def test_float64_is_exact_and_float32_is_not() -> None:
-    images = random_images(150, 1, 28, 28, seed=0)
+    images = random_images(150, 1, 64, 64, seed=0)
     exact = features_in(np.int64, images)
     np.testing.assert_array_equal(features_in(np.float64, images), exact)
     assert (features_in(np.float32, images) != exact).any()
@@ -290,7 +293,7 @@ def test_an_image_enlarged_keeps_the_scale_of_its_features() -> None:
     large = small.repeat(20, axis=2).repeat(20, axis=3)
     # A pixel becomes 20, of which two have a gradient, half of what central differences add up to.
     ratio = cell_gradients(large).mean() / cell_gradients(small).mean()
-    assert 0.25 < ratio < 0.5
+    assert 0.2 < ratio < 0.5
 
 
 def test_the_bounds_in_the_docstring_hold() -> None:
