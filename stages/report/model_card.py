@@ -34,7 +34,7 @@ def sections(data: PageData) -> list[Section]:
             "What it is",
             [
                 f"A multinomial logistic regression that names one of {k:,} classes: a single"
-                f" linear layer, softmax(W x / 255 + b), which sees of a picture {data.seen}.",
+                f" linear layer, softmax(W x / 255 + b). What it sees of a picture is {data.seen}.",
                 f"Classes: {_class_names(data)}.",
             ],
         ),
@@ -161,15 +161,14 @@ def _weakest(data: PageData) -> str:
     of = counts.sum(1)
     recall = np.where(of > 0, counts.diagonal() / np.maximum(of, 1), 2.0)
     weakest = int(recall.argmin())
-    text = (
+    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
+    if not wrong.any():
+        return "It made no mistake on the test images."
+    actual, predicted = divmod(int(wrong.argmax()), len(counts))
+    times = int(wrong.max())
+    return (
         f"The class it finds least often is {data.classes[weakest]}:"
         f" {percent(float(recall[weakest]))} of its {int(of[weakest]):,} test images."
+        f" Its most frequent confusion takes {data.classes[actual]} for"
+        f" {data.classes[predicted]}, {times:,} {'time' if times == 1 else 'times'}."
     )
-    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
-    if wrong.any():
-        actual, predicted = divmod(int(wrong.argmax()), len(counts))
-        text += (
-            f" Its most frequent confusion takes {data.classes[actual]} for"
-            f" {data.classes[predicted]}, {int(wrong.max()):,} times."
-        )
-    return text

@@ -126,10 +126,10 @@ def _nowrap(text: str) -> str:
 def _summary(data: PageData) -> str:
     counts = data.counts
     validation = counts.get("validation", 0)
-    chosen = f", {validation:,} more to choose params by" if validation else ""
+    chosen = f", with {validation:,} more to choose params by" if validation else ""
     return (
         "A logistic regression: one linear layer, trained on"
-        f" {counts.get('train', 0):,} pictures{chosen}. It sees of a picture {data.seen}."
+        f" {counts.get('train', 0):,} pictures{chosen}. What it sees of a picture is {data.seen}."
     )
 
 
@@ -146,7 +146,8 @@ def _what_the_model_sees(data: PageData, manner: Mapping[str, Any] | None) -> st
     how = ["centred"] if manner else []
     if data.deskew:
         how.append("set upright")
-    return f"What the model sees: {height} x {width} pixels" + "".join(f", {word}" for word in how)
+    size = f"{height} \N{MULTIPLICATION SIGN} {width}"
+    return f"What the model sees: {size} pixels" + "".join(f", {word}" for word in how)
 
 
 def _what_is_exact(data: PageData) -> str:
@@ -179,8 +180,8 @@ def _what_it_looks_for(data: PageData) -> str:
     if data.features == "pixels":
         return "Each pixel's weight for a class, less the mean of its weights for all classes."
     return (
-        "The edges that speak for each class and against it, in 14 x 14 cells: the weight of an"
-        " edge, less the mean over the classes, times how strong edges usually are there. Pairs of"
+        "The edges that speak for each class and against it, in 14 \N{MULTIPLICATION SIGN} 14 cells: the weight of an"
+        " edge, less the mean over the classes, times how strong such edges usually are. Pairs of"
         " edges, which decide as well, are not drawn."
     )
 

@@ -71,14 +71,14 @@ class PageData:
     def seen(self) -> str:
         """What the model sees of a picture, in words."""
         channels, height, width = self.image_shape
-        colour = "grey" if channels == 1 else "colour"
-        deskewed = ", deskewed" if self.deskew else ""
+        size = f"{height} \N{MULTIPLICATION SIGN} {width}"
+        pixels = f"its {size} {'grey' if channels == 1 else 'colour'} pixels"
         what = (
-            f"{self.weight.shape[1]:,} integer features of its gradients"
+            f"{self.weight.shape[1]:,} integer features of the gradients in {pixels}"
             if self.features == "gradients"
-            else f"its {self.weight.shape[1]:,} pixel values"
+            else f"the {self.weight.shape[1]:,} values of {pixels}"
         )
-        return f"{what}, from {height} x {width} pixels in {colour}{deskewed}"
+        return f"{what}, after deskewing" if self.deskew else what
 
 
 def as_text(value: Any) -> str:

@@ -1,5 +1,7 @@
 // Curves of training, calibration, and what the model looks for.
 
+const USUAL = 150; // pictures that show how strong edges usually are
+const FAINT = 0.07; // of the strongest edge: those below are not drawn
 const CHART = { width: 520, height: 250, left: 52, right: 96, top: 14, bottom: 36 };
 
 /** Numbers from `low` to `high` that are good to read: steps of 1, 2 or 5. */
@@ -7,7 +9,7 @@ function ticks(low, high, count) {
   const rough = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step + 0); // not -0
   return { step, values: found };
 }
 
@@ -42,7 +44,8 @@ function lineChart(label, series, text) {
   const to = Math.max(...values) > high ? high + vertical.step : high;
   const x = (value) => left + (width - left - right) * value / last;
   const y = (value) => top + (height - top - bottom) * (to - value) / (to - from || 1);
-  const digits = Math.max(0, -Math.floor(Math.log10(vertical.step)));
+  const marks = ticks(from, to, 4);
+  const digits = Math.max(0, -Math.floor(Math.log10(marks.step)));
   const ends = [];
   const lines = series.map(({ name, style, points: of }) => {
     const [endX, endY] = of.at(-1);
@@ -61,7 +64,7 @@ function lineChart(label, series, text) {
   });
   const scale = axes({
     x, y, xLabel: "iteration", xText: whole, yText: (value) => text(value, digits),
-    xTicks: ticks(0, last, 4).values, yTicks: ticks(from, to, 4).values,
+    xTicks: ticks(0, last, 4).values, yTicks: marks.values,
   });
   const viewBox = `0 0 ${width} ${height}`;
   return shape("svg", { viewBox, role: "img", "aria-label": label, class: "chart" }, scale, ...lines);
@@ -120,13 +123,12 @@ function calibration(bins, binCount) {
     shape("text", { x: left + inner / 2, y: height - 2, "text-anchor": "middle" }, "confidence"),
     shape("path", { class: "rule", d: `M${left} ${base}H${left + inner}` }),
   );
-  const points = bins.map(([confidence, accuracy]) => `${x(confidence)} ${y(accuracy)}`);
-  svg.append(shape("path", { class: "line second", d: `M${points.join("L")}` }));
   const bar = inner / binCount;
   for (const [confidence, accuracy, n] of bins) {
     const at = Math.min(binCount - 1, Math.max(0, Math.ceil(confidence * binCount - 1e-9) - 1));
     const title = `${whole(n)} pictures: confidence ${percent(confidence)}, accuracy ${percent(accuracy)}`;
     svg.append(
+      shape("path", { class: "gap second", d: `M${x(confidence)} ${y(confidence)}V${y(accuracy)}` }),
       shape("circle", { class: "second", cx: x(confidence), cy: y(accuracy), r: 4 }, shape("title", {}, title)),
       shape("rect", {
         class: "count", x: left + at * bar + 1, y: base - tall(n), width: Math.max(1, bar - 2), height: tall(n),
@@ -150,21 +152,39 @@ function calibration(bins, binCount) {
 
 /** For each class a canvas of what speaks for it and against it. */
 function templates(run, model) {
-  const centred = model.biases.map((_, k) => k);
   const draw = model.features === "pixels" ? pixelTemplate : edgeTemplate;
-  const weights = Array.from(centred, (k) => weightsAgainst(model, k, null).weights);
-  const strengths = weights.map((row) => (model.features === "pixels" ? row : edges(row, run.usual)));
-  const most = strengths.reduce((a, row) => row.reduce((b, w) => Math.max(b, Math.abs(w)), a), 0) || 1;
-  const figures = strengths.map((row, k) => {
-    const canvas = element("canvas", {
-      class: "pixels template", role: "img",
-      "aria-label": `What speaks for ${run.classes[k]} and against it`,
+  const { shown } = run.confusion;
+  const canvases = shown.map((k) => element("canvas", {
+    class: "pixels template", role: "img",
+    "aria-label": `What speaks for ${run.classes[k]} and against it`,
+  }));
+  let strengths, most;
+  const usual = new Float64Array(8 * CELLS * CELLS);
+  const measure = model.features === "pixels" ? [] : usualEdges(run, model, usual);
+  const weigh = () => {
+    strengths = shown.map((k) => {
+      const { weights } = weightsAgainst(model, k, null);
+      return model.features === "pixels" ? weights : edges(weights, usual);
     });
-    return { figure: element("figure", {}, canvas, element("figcaption", {}, named(run, k))),
-      step: () => drawInColours(() => draw(canvas, row, most, model)) };
+    most = strengths.reduce((a, row) => row.reduce((b, w) => Math.max(b, Math.abs(w)), a), 0) || 1;
+  };
+  const draws = canvases.map((canvas, i) => () => drawInColours(() => draw(canvas, strengths[i], most, model)));
+  whenIdle([...measure, weigh, ...draws]);
+  return canvases.map((canvas, i) => element(
+    "figure", {}, canvas, element("figcaption", {}, named(run, shown[i])),
+  ));
+}
+
+/** The steps that add up, in `usual`, how strong edges are: root mean squares over some pictures. */
+function usualEdges(run, model, usual) {
+  const every = Math.max(1, Math.floor(run.tests.length / USUAL));
+  const sample = run.tests.filter((_, i) => i % every === 0);
+  const steps = sample.map(({ picture }) => () => {
+    cellGradients(model.deskew ? deskew(picture) : picture).forEach((a, i) => {
+      usual[i] += Math.min(Math.floor(a / 16), 255) ** 2;
+    });
   });
-  whenIdle(figures.map((one) => one.step));
-  return figures.map((one) => one.figure);
+  return [...steps, () => usual.forEach((sum, i) => { usual[i] = Math.sqrt(sum / sample.length); })];
 }
 
 /** How strongly edges of four orientations, light on either side, count in each cell. */
@@ -182,7 +202,7 @@ function edgeTemplate(canvas, strengths, most) {
   const order = [...strengths.keys()].sort((a, b) => Math.abs(strengths[a]) - Math.abs(strengths[b]));
   for (const i of order) {
     const strength = Math.abs(strengths[i]) / most;
-    if (strength < 0.04) continue;
+    if (strength < FAINT) continue;
     const [ex, ey] = DIRECTIONS[Math.floor(i / area)], half = cell * 0.55 / 64;
     const x = (i % CELLS + 0.5) * cell, y = (Math.floor(i % area / CELLS) + 0.5) * cell;
     context.strokeStyle = colour(strengths[i] > 0 ? "--for" : "--against");

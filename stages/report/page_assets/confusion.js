@@ -18,17 +18,21 @@ function confusionMatrix(run, choose) {
   const heads = shown.map((k) => element(
     "th", { role: "columnheader", scope: "col" }, element("span", {}, named(run, k)),
   ));
-  const corner = element("td", { class: "corner" }, "actual \u2193 answer \u2192");
+  const corner = element("td", { class: "corner" }, "actual \u2193\nanswer \u2192");
   table.append(element("thead", {}, element("tr", {}, corner, ...heads)));
+  const shares = counts.map((row, i) => row.map((n) => (of[shown[i]] ? n / of[shown[i]] : 0)));
+  const most = Math.max(...shares.map((row, i) => Math.max(...row.map((s, j) => (i === j ? 0 : s))))) || 1;
   const cells = shown.map((actual, i) => shown.map((predicted, j) => {
-    const n = counts[i][j], share = of[actual] ? n / of[actual] : 0;
+    const n = counts[i][j], right = i === j;
     const cell = element("td", {
       role: "gridcell", tabindex: i || j ? -1 : 0, "aria-selected": "false",
       "data-actual": run.classes[actual], "data-predicted": run.classes[predicted],
-      class: `${actual === predicted ? "right" : "wrong"}${n ? "" : " none"}`,
-      "aria-label": `${n} of ${run.classes[actual]} taken for ${run.classes[predicted]}`,
-    }, shown.length > BROAD ? "" : n ? whole(n) : "\u00b7");
-    cell.style.setProperty("--share", Math.sqrt(share).toFixed(3));
+      class: `${right ? "right" : "wrong"}${n ? "" : " none"}`,
+      "aria-label": right
+        ? `${n} of ${run.classes[actual]} named correctly`
+        : `${n} of ${run.classes[actual]} taken for ${run.classes[predicted]}`,
+    }, shown.length > BROAD ? "" : n || "\u00b7");
+    cell.style.setProperty("--share", (right ? shares[i][j] : Math.sqrt(shares[i][j] / most)).toFixed(3));
     return cell;
   }));
   const body = element("tbody", {});

@@ -24,12 +24,14 @@ function filled(made, attributes, children) {
 
 const find = (id) => document.getElementById(id);
 
-const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-
-function floatsOf(base64) {
-  const view = new DataView(bytesOf(base64).buffer);
-  return Float64Array.from({ length: view.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
+function bytesOf(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
 }
+
+/** Numbers of 32 bits, lowest byte first, as they are on every machine that runs a browser. */
+const floatsOf = (base64) => Float64Array.from(new Float32Array(bytesOf(base64).buffer));
 
 const whole = (number) => number.toLocaleString("en-GB");
 
@@ -42,7 +44,10 @@ function percent(share, digits = 2) {
 }
 
 /** With a sign, and a minus that is as wide as the plus. */
-const signed = (number) => `${number < 0 ? "\u2212" : "+"}${Math.abs(number).toFixed(1)}`;
+function signed(number) {
+  const digits = Math.abs(number).toFixed(1);
+  return digits === "0.0" ? digits : `${number < 0 ? "\u2212" : "+"}${digits}`;
+}
 
 /** A colour of page.css, as it is now: light, dark or printed. */
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -65,11 +70,10 @@ function redrawAll() {
 /** Several steps of work, each in a moment when nothing else is to be done. */
 function whenIdle(steps) {
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 1));
-  const next = () => {
-    const step = steps.shift();
-    if (!step) return;
-    step();
-    idle(next);
+  const next = (deadline) => {
+    do steps.shift()?.();
+    while (steps.length && deadline?.timeRemaining() > 4);
+    if (steps.length) idle(next);
   };
   idle(next);
 }

@@ -21,10 +21,6 @@ class Field {
     canvas.addEventListener("input", () => changed(this.picture())); // from a script that painted
   }
 
-  get isEmpty() {
-    return !this.strokes.length && !this.shown && this.isAsLeft();
-  }
-
   clear() {
     this.strokes = [];
     this.shown = null;
@@ -77,7 +73,7 @@ class Field {
   /** What the model is shown of what lies in the field. */
   picture() {
     if (!this.isAsLeft()) return this.placed();
-    return this.shown ?? this.rendered();
+    return this.shown ?? (this.strokes.length ? this.rendered() : this.placed());
   }
 
   /** Remember what lies in the field, so that what something else paints there is noticed. */
@@ -87,7 +83,8 @@ class Field {
 
   isAsLeft() {
     const pixels = this.pixels();
-    return this.left.every((value, i) => value === pixels[i]);
+    for (let i = 0; i < pixels.length; i++) if (pixels[i] !== this.left[i]) return false;
+    return true;
   }
 
   pixels() {

@@ -22,6 +22,7 @@ function start() {
   find("curves").append(...curves(run.history));
   find("calibration").append(...calibration(run.reliability, run.bins));
   if (model) find("templates").append(...templates(run, model));
+  find("templates")?.classList.toggle("many", run.classes.length > 20);
   showCard(run);
 }
 

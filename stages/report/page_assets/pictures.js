@@ -1,5 +1,6 @@
 // Pictures: onto a canvas, and from a file to what the model is shown, by the steps of `predict`
-// (stages/images/preprocessing.py), which are Pillow's, in integers.
+// (stages/images/preprocessing.py). A picture that has the right size and no transparency is left as
+// it is; where one is scaled, Pillow's releases round differently by a level or so, and so do we.
 
 /** The picture on a canvas, a pixel each; page.css says how large it is shown. */
 function paint(canvas, { channels, height, width, data }) {
