@@ -13,7 +13,7 @@ import numpy as np
 from stages.report.page_data import PageData, percent
 
 NAMED_CLASSES = 20  # how many are listed by name
-MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+|~!&$^=:@-])")  # what Markdown might take for markup
+MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$@&#]|:(?=//))")  # what begins markup or a link
 NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
 
 

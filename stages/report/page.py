@@ -180,9 +180,9 @@ def _what_it_looks_for(data: PageData) -> str:
     if data.features == "pixels":
         return "Each pixel's weight for a class, less the mean of its weights for all classes."
     return (
-        "The edges that speak for each class and against it, in 14 \N{MULTIPLICATION SIGN} 14 cells: the weight of an"
-        " edge, less the mean over the classes, times how strong such edges usually are. Pairs of"
-        " edges, which decide as well, are not drawn."
+        "The edges that speak for each class and against it, cell by cell: the weight of an edge,"
+        " less the mean over the classes, times how strong such edges usually are. Pairs of edges,"
+        " which decide as well, are not drawn."
     )
 
 
@@ -190,7 +190,7 @@ def _run(data: PageData) -> dict[str, Any]:
     """All that the scripts are given."""
     probability = np.round(data.actual_probability, 6)
     held = _held(data, probability)
-    box = -(-max(data.image_shape[1:]) // LISTED_SIDE)
+    box = _box(data.image_shape)
     pictures = data.images[held.tests] if box == 1 else reduced(data.images[held.tests], box)
     counts = data.confusion_counts
     classes = list(data.classes)
@@ -253,10 +253,11 @@ class _Held:
 
 def _held(data: PageData, probability: NDArray[np.float64]) -> _Held:
     """As many as there is room for: some that are right of each class, and the worst mistakes."""
-    size = int(np.prod(data.image_shape))
-    reduced_side = -(-max(data.image_shape[1:]) // LISTED_SIDE)
-    room = max(2, PICTURE_BYTES // -(-size // reduced_side**2))
-    picks = PICKS if reduced_side == 1 else min(PICKS, max(1, PICK_BYTES // (2 * size)))
+    channels, height, width = data.image_shape
+    box = _box(data.image_shape)
+    room = max(2, PICTURE_BYTES // (channels * -(-height // box) * -(-width // box)))
+    size = channels * height * width
+    picks = PICKS if box == 1 else min(PICKS, max(1, PICK_BYTES // (2 * size)))
 
     right, firsts = _right(data, probability, room // 4)
     wrong = np.flatnonzero(data.actual != data.predicted)
@@ -270,6 +271,11 @@ def _held(data: PageData, probability: NDArray[np.float64]) -> _Held:
         [place[test] for test in firsts[:picks]],
         [place[test] for test in wrong[:picks].tolist()],
     )
+
+
+def _box(shape: tuple[int, int, int]) -> int:
+    """How many pixels a side become one where a picture is only listed."""
+    return -(-max(shape[1:]) // LISTED_SIDE)
 
 
 def _right(
@@ -315,9 +321,7 @@ def _per_class(counts: NDArray[np.int64]) -> list[list[Any]]:
 
     return [
         [n, share(hit, answers), share(hit, n), share(2 * hit, n + answers)]
-        for hit, n, answers in zip(
-            hits.tolist(), actual.tolist(), predicted.tolist(), strict=True
-        )
+        for hit, n, answers in zip(hits.tolist(), actual.tolist(), predicted.tolist(), strict=True)
     ]
 
 
@@ -328,7 +332,8 @@ def reduced(images: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
     counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
     sums = np.add.reduceat(images, rows, axis=2, dtype=np.float64)
     means = np.add.reduceat(sums, columns, axis=3) / counts
-    return np.rint(means).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return rounded
 
 
 def _can_be_drawn(shape: tuple[int, int, int]) -> bool:
