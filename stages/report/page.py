@@ -188,8 +188,7 @@ def _what_it_looks_for(data: PageData) -> str:
 
 def _run(data: PageData) -> dict[str, Any]:
     """All that the scripts are given."""
-    probability = np.round(data.actual_probability, 6)
-    held = _held(data, probability)
+    held = _held(data)
     box = _box(data.image_shape)
     pictures = data.images[held.tests] if box == 1 else reduced(data.images[held.tests], box)
     counts = data.confusion_counts
@@ -224,7 +223,7 @@ def _run(data: PageData) -> dict[str, Any]:
                 int(data.actual[i]),
                 int(data.predicted[i]),
                 round(float(data.confidence[i]), 6),
-                float(probability[i]),
+                round(float(data.actual_probability[i]), 6),
             ]
             for i in held.tests.tolist()
         ],
@@ -251,19 +250,20 @@ class _Held:
     wrong: list[int]
 
 
-def _held(data: PageData, probability: NDArray[np.float64]) -> _Held:
+def _held(data: PageData) -> _Held:
     """As many as there is room for: some that are right of each class, and the worst mistakes."""
+    gain = -losses(data)  # the worst first
     channels, height, width = data.image_shape
     box = _box(data.image_shape)
     room = max(2, PICTURE_BYTES // (channels * -(-height // box) * -(-width // box)))
     size = channels * height * width
     picks = PICKS if box == 1 else min(PICKS, max(1, PICK_BYTES // (2 * size)))
 
-    right, firsts = _right(data, probability, room // 4)
+    right, firsts = _right(data, gain, room // 4)
     wrong = np.flatnonzero(data.actual != data.predicted)
-    wrong = wrong[np.argsort(probability[wrong], kind="stable")][: room - len(right)]
+    wrong = wrong[np.argsort(gain[wrong], kind="stable")][: room - len(right)]
     tests = np.array(sorted({*right, *wrong.tolist()}), np.int64)
-    tests = tests[np.argsort(probability[tests], kind="stable")]
+    tests = tests[np.argsort(gain[tests], kind="stable")]
     place = {test: at for at, test in enumerate(tests.tolist())}
     return _Held(
         tests,
@@ -273,14 +273,18 @@ def _held(data: PageData, probability: NDArray[np.float64]) -> _Held:
     )
 
 
+def losses(data: PageData) -> NDArray[np.float64]:
+    """The loss of each test image, (N,), in nats with six decimals, as it is published."""
+    loss: NDArray[np.float64] = -np.log(np.maximum(data.actual_probability, 1e-300))
+    return loss.round(6)
+
+
 def _box(shape: tuple[int, int, int]) -> int:
     """How many pixels a side become one where a picture is only listed."""
     return -(-max(shape[1:]) // LISTED_SIDE)
 
 
-def _right(
-    data: PageData, probability: NDArray[np.float64], room: int
-) -> tuple[list[int], list[int]]:
+def _right(data: PageData, gain: NDArray[np.float64], room: int) -> tuple[list[int], list[int]]:
     """Images answered correctly: two of each class as they come, then those least sure of.
 
     All of them, and the first of each class.
@@ -292,7 +296,7 @@ def _right(
     ends = np.searchsorted(data.actual[correct][by_class], np.arange(len(data.classes) + 1))
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
         of = correct[by_class[start:end]]
-        unsure = of[np.argsort(probability[of], kind="stable")][:per_class]
+        unsure = of[np.argsort(gain[of], kind="stable")][:per_class]
         chosen = list(dict.fromkeys([*of[:2].tolist(), *unsure.tolist()]))
         for nth, test in zip(rounds, chosen, strict=False):
             nth.append(test)

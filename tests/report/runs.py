@@ -61,7 +61,8 @@ def _written(path: Stroke, side: int, random: np.random.Generator) -> Array:
     points -= points.min(0)
     points *= (box - pen) / points.max()
     for _ in range(2):  # the second time its centre of mass is known
-        grid = np.stack(np.indices((side, side))[::-1], axis=-1)[:, :, None]  # (side, side, 1, 2)
+        y, x = np.indices((side, side))
+        grid = np.stack([x, y], axis=-1)[:, :, None]  # (side, side, 1, 2)
         start, along = points[:-1], np.diff(points, axis=0)
         length = np.maximum((along**2).sum(-1), 1e-9)
         at = np.clip(((grid - start) * along).sum(-1) / length, 0, 1)[..., None]

@@ -15,6 +15,7 @@ from stages.report.page import (
     FILES,
     PICTURE_BYTES,
     PageData,
+    losses,
     manner_of,
     reduced,
     render,
@@ -86,7 +87,7 @@ def test_what_rounding_to_six_decimals_takes_away_changes_no_byte() -> None:
         replace(
             run,
             confidence=run.confidence.round(6) + 2e-7,
-            actual_probability=run.actual_probability.round(6) + 2e-7,
+            actual_probability=run.actual_probability * (1 + 1e-12),
             reliability=[(c + 1e-12, a, n) for c, a, n in run.reliability],
             history=[(i, loss + 1e-12, a, b) for i, loss, a, b in run.history],
         )
@@ -169,7 +170,7 @@ def test_all_mistakes_are_held_the_worst_first_and_some_of_each_class_that_are_r
     run = a_run(images, labels, mislabelled=0.2)
     held = held_in(run)
     wrong = np.flatnonzero(run.actual != run.predicted)
-    worst = wrong[np.argsort(run.actual_probability.round(6)[wrong], kind="stable")]
+    worst = wrong[np.argsort(-losses(run)[wrong], kind="stable")]
     assert len(wrong) > 20
     assert [index for actual, predicted, index in held if actual != predicted] == worst.tolist()
     right = [actual for actual, predicted, _ in held if actual == predicted]

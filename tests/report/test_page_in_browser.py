@@ -16,7 +16,7 @@ from PIL import Image
 
 from stages.images.features import deskew, gradient_features
 from stages.images.preprocessing import Preprocessing
-from stages.report.page import PageData, render
+from stages.report.page import PageData, losses, render
 from tests.images.test_features import SIZES, extremes, random_images
 from tests.report.runs import HOSTILE, STROKES, Array, a_run, blocks, handwriting
 
@@ -241,14 +241,12 @@ def test_a_stroke_begins_a_new_drawing_over_a_test_picture(
 def test_a_test_picture_is_answered_as_it_is(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     assert page.inner_text("#prediction") in DIGITS
-    wrong = [
-        i
-        for i in np.argsort(digits.actual_probability.round(6), kind="stable").tolist()
-        if digits.actual[i] != digits.predicted[i]
-    ]
+    worst = np.argsort(-losses(digits), kind="stable").tolist()
+    wrong = [i for i in worst if digits.actual[i] != digits.predicted[i]]
     for nth, index in enumerate(wrong[:5]):
         page.locator("#picks-wrong button").nth(nth).click()
         assert page.inner_text("#prediction") == str(digits.predicted[index])
+        page.evaluate("new Promise(requestAnimationFrame)")  # the reasons come with the next frame
         assert page.input_value("#chosen") == str(digits.predicted[index])
         assert page.input_value("#other") == str(digits.actual[index])
 
@@ -333,7 +331,7 @@ def cell(page: Any, actual: str, predicted: str) -> Any:
 
 def expected_names(run: PageData, actual: int, predicted: int) -> list[str]:
     of = np.flatnonzero((run.actual == actual) & (run.predicted == predicted))
-    order = of[np.argsort(run.actual_probability.round(6)[of], kind="stable")]
+    order = of[np.argsort(-losses(run)[of], kind="stable")]
     return [run.pictures[i] for i in order.tolist()]
 
 
