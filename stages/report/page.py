@@ -41,7 +41,6 @@ PICKS = 20  # pictures to pick, of either kind
 MATRIX_CLASSES = 100  # in the confusion matrix: those confused most
 DRAWN_SIDE = 64  # pixels, of the largest square that one can draw
 SAMPLE = 1000  # test images that show how the data set places its ink
-PLENTY = 12  # letters, from which on the name of a class is set as a word and not as a sign
 
 
 def render(data: PageData) -> str:
@@ -89,7 +88,7 @@ def _rounded(values: Any) -> list[Any]:
 
 
 def _body(data: PageData, manner: Mapping[str, Any] | None) -> str:
-    classes = ["words"] if max(map(len, data.classes)) > 2 else []
+    classes = ["words"] if max(map(len, data.classes)) > 2 else []  # or signs, such as digits
     if manner and manner["thin"]:
         classes.append(f"thin-{manner['ink']}")
     return f' class="{" ".join(classes)}"' if classes else ""

@@ -131,7 +131,7 @@ class PictureList {
     const caption = [
       element("span", { class: "verdict" }, named(run, test.actual),
         ...(says === "is" ? [] : [" \u2192 ", named(run, test.predicted)])),
-      element("span", {}, `${percent(test.confidence, 1)}`),
+      element("span", {}, `answer ${percent(test.confidence, 1)}`),
     ];
     if (says !== "is") caption.push(element("span", { class: "quiet" }, `actual ${percent(test.probability, 1)}`));
     caption.push(element("span", { class: "quiet name", title: test.name }, test.name));

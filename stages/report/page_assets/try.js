@@ -2,6 +2,7 @@
 
 const ALL_BARS = 12; // classes up to which each has its bar; else the likeliest
 const LIKELIEST = 10;
+const EVIDENCE = 616; // pixels of the longer side of the picture with its reasons
 const SPOKEN = 700; // milliseconds without a change after which the answer is read out
 const REGIONS = [["upper left", "top", "upper right"], ["left", "centre", "right"],
   ["lower left", "bottom", "lower right"]];
@@ -53,13 +54,13 @@ class Trial {
 
   clear() {
     this.field.clear();
-    find("try").classList.add("empty");
+    find("hint").classList.add("off");
     find("prediction").textContent = "";
     find("prediction-note").textContent = "Draw, or pick a picture below.";
     this.bars.clear();
     this.seen = null;
     this.explain();
-    paint(find("seen"), { ...this.blank() });
+    paint(find("seen"), this.blank());
   }
 
   blank() {
@@ -99,7 +100,7 @@ class Trial {
     this.seen = seenBy(model, picture);
     const p = probabilities(model, this.seen.features);
     const likeliest = p.reduce((best, value, k) => (value > p[best] ? k : best), 0);
-    find("try").classList.remove("empty");
+    find("hint")?.classList.toggle("off", !this.field?.shown);
     paint(find("seen"), this.seen.image);
     find("prediction").textContent = run.classes[likeliest];
     const sure = `${percent(p[likeliest], 1)} sure`;
@@ -141,20 +142,21 @@ class Trial {
     find("sums").replaceChildren(...rows.map(([style, name, value]) => element(
       "div", { class: style }, element("dt", {}, name), element("dd", {}, signed(value)),
     )));
-    const versus = other === null ? "the average class" : run.classes[other];
-    const factor = Math.exp(Math.min(found.total, 700));
     find("odds").textContent = other === null
       ? `Its score lies ${Math.abs(found.total).toFixed(1)} nats ${found.total < 0 ? "below" : "above"} that of the average class.`
-      : `So ${run.classes[chosen]} is ${times(factor)} as probable as ${versus}.`;
+      : odds(run.classes[chosen], run.classes[other], found.total);
     find("where").textContent = whereabouts(found);
     const label = `The picture with what speaks for ${run.classes[chosen]} and against it. ${whereabouts(found)}`;
     find("evidence").setAttribute("aria-label", label);
   }
 }
 
-function times(factor) {
-  if (factor >= 1e6 || factor < 1e-4) return `10^${Math.round(Math.log10(factor))} times`;
-  return factor >= 10 ? `${whole(Math.round(factor))} times` : `${Number(factor.toPrecision(2))} times`;
+/** How many times as probable one class is as the other, from the difference of their logits. */
+function odds(chosen, other, nats) {
+  const [likelier, rarer] = nats < 0 ? [other, chosen] : [chosen, other];
+  const factor = Math.exp(Math.abs(nats)), two = Number(factor.toPrecision(2));
+  const times = factor < 1e15 ? (two < 10 ? two : whole(two)) : "more than a million billion";
+  return `So ${likelier} is ${times} times as probable as ${rarer}.`;
 }
 
 /** Where most of it speaks, in ninths of the picture. */
@@ -176,9 +178,10 @@ function whereabouts({ rows, columns, values }) {
 
 /** The picture, faint, under a mark in each cell, the larger the more it contributes. */
 function drawEvidence(canvas, image, { rows, columns, values }, manner) {
-  const cell = Math.floor(616 / Math.max(rows, columns));
-  canvas.width = cell * columns;
-  canvas.height = cell * rows;
+  const scale = EVIDENCE / Math.max(image.height, image.width);
+  canvas.width = Math.round(scale * image.width);
+  canvas.height = Math.round(scale * image.height);
+  const across = canvas.width / columns, down = canvas.height / rows, cell = Math.min(across, down);
   const context = canvas.getContext("2d"), small = new OffscreenCanvas(1, 1);
   paint(small, image);
   context.fillStyle = colour("--paper");
@@ -193,7 +196,8 @@ function drawEvidence(canvas, image, { rows, columns, values }, manner) {
   values.forEach((value, i) => {
     const side = cell * 0.94 * Math.sqrt(Math.abs(value) / most);
     if (side < 1.5) return;
-    const x = (i % columns + 0.5) * cell - side / 2, y = (Math.floor(i / columns) + 0.5) * cell - side / 2;
+    const x = (i % columns + 0.5) * across - side / 2;
+    const y = (Math.floor(i / columns) + 0.5) * down - side / 2;
     if (value > 0) {
       context.fillStyle = colour("--for");
       context.fillRect(x, y, side, side);
