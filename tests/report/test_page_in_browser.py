@@ -20,7 +20,7 @@ from stages.report.page import PageData, losses, render
 from tests.images.test_features import SIZES, extremes, random_images
 from tests.report.runs import HOSTILE, STROKES, Array, a_run, blocks, handwriting
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 OFFLINE = [
     "--headless",
     "--no-sandbox",
@@ -103,6 +103,10 @@ def test_features_are_those_of_python_to_the_byte(opened: Opener, digits: PageDa
             images.extend(extremes(channels, height, width))
             images.extend(random_images(5, channels, height, width, seed))
     images += [*extremes(1, 1000, 3)[2:4], *random_images(2, 3, 150, 200, 1)]
+    y, x = np.indices((28, 28))
+    for slope in (3, -3, 8, -8):  # sheared by the most that is allowed
+        line = np.abs(x - 14 - slope * (y - 14)) < abs(slope)
+        images.append(np.uint8(255) * line[None].astype(np.uint8))
     assert len(images) > 200
     found = opened(digits).evaluate(
         f"""(images) => {{
