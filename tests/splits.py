@@ -19,4 +19,5 @@ def pixel_split(
     channels, height, width = images.shape[1:]
     spec = InputSpec(channels, height, width, fit)
     lines = np.empty(0, np.uint8) if names is None else names
-    return Split(images.reshape(len(images), -1), labels, classes, spec, lines)
+    features = images.reshape(len(images), channels * height * width)
+    return Split(features, labels, classes, spec, lines)

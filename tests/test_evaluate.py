@@ -120,8 +120,8 @@ def test_names_of_classes_are_written_as_they_are(tmp_path: Path, make_images: M
 @pytest.mark.parametrize(
     ("test", "problem"),
     [
-        ({"k": 4}, "test: found other classes or another image shape than in"),
-        ({"shape": (1, 5, 4)}, "test: found other classes or another image shape than in"),
+        ({"k": 4}, "test: found other classes or another input spec than in"),
+        ({"shape": (1, 5, 4)}, "test: found other classes or another input spec than in"),
         ({"n": 0}, "test: found no images; expected at least one"),
     ],
 )

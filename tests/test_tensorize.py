@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import yaml
 from PIL import Image
 
 from stages.formats.idx import idx_bytes
-from stages.formats.split_file import Split
+from stages.formats.input_spec import InputSpec
+from stages.formats.split_file import Images, Split
+from stages.images.features import deskew, gradient_features
+from stages.images.inputs import with_features
 from stages.images.splits import choose
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
@@ -25,6 +29,8 @@ PARAMS: dict[str, Any] = {
     "channels": 1,
     "size": None,
     "fit": "crop",
+    "features": "pixels",
+    "deskew": False,
     "test": 0.25,
     "validation": 2,
     "seed": 0,
@@ -89,6 +95,11 @@ def values(images: Split) -> list[int]:
     return [int(image[0, 0, 0]) for image in images.images]
 
 
+def names(split: Split) -> list[str]:
+    """The names in a split, without the numbers that stand for missing ones."""
+    return split.pictures if len(split.names) else []
+
+
 def name_of(value: int) -> str:
     return f"train/{'cat' if value < 12 else 'dog'}/{value:02}.png"
 
@@ -100,8 +111,9 @@ def test_a_folder_of_pictures_becomes_three_splits(raw: Path, tmp_path: Path) ->
         assert split.spec.image_shape == (1, 2, 3)
         assert values(split) == sorted(values(split))
         assert split.labels.tolist() == [int(value >= 12) for value in values(split)]
-        assert split.pictures == [name_of(value) for value in values(split)]
     assert sorted(value for split in splits.values() for value in values(split)) == list(range(20))
+    assert names(splits["test"]) == [name_of(value) for value in values(splits["test"])]
+    assert names(splits["train"]) == names(splits["validation"]) == []
     assert (tmp_path / "out" / "skipped.csv").read_text() == "picture,reason\n"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*OUTS, "skipped.csv"}
 
@@ -112,14 +124,13 @@ def test_the_choice_of_test_and_validation_images_depends_on_params_alone(
     raw: Path, tmp_path: Path, seed: int, test: float, validation: float
 ) -> None:
     splits = run(raw, tmp_path / "out", seed=seed, test=test, validation=validation)
-    names, left = [name_of(value) for value in range(20)], {}
+    left, held_out = list(range(20)), {}
     for split, amount in (("test", test), ("validation", validation)):
-        labels = np.array(["dog" in name for name in names])
-        chosen = choose(labels, names, amount, f"{split} {seed}")
-        left[split] = [names[i] for i in chosen]
-        names = [name for name in names if name not in left[split]]
-    left["train"] = names
-    assert {name: split.pictures for name, split in splits.items()} == left
+        labels = np.array([value >= 12 for value in left])
+        chosen = choose(labels, [name_of(value) for value in left], amount, f"{split} {seed}")
+        held_out[split] = [left[i] for i in chosen]
+        left = [value for value in left if value not in held_out[split]]
+    assert {name: values(split) for name, split in splits.items()} == held_out | {"train": left}
 
 
 def test_a_test_split_of_the_data_set_is_kept(with_test: Path, tmp_path: Path) -> None:
@@ -130,16 +141,15 @@ def test_a_test_split_of_the_data_set_is_kept(with_test: Path, tmp_path: Path) -
 
 
 def test_names_are_kept_with_any_characters(raw: Path, tmp_path: Path) -> None:
-    name = 'train/dog/\u2028 猫, "\u2029.png'
-    (raw / name_of(13)).rename(raw / name)
+    ends = {value: f'\u2028 猫, "{value}\u2029.png' for value in range(12, 20)}
+    for value, end in ends.items():
+        (raw / name_of(value)).rename(raw / "train" / "dog" / end)
     (raw / "train" / "dog" / "\u2028.png").touch()
-    splits = run(raw, tmp_path / "out", skip_broken=True)
-    found = {
-        value: name
-        for split in splits.values()
-        for value, name in zip(values(split), split.pictures, strict=True)
-    }
-    assert found == {value: name_of(value) for value in range(20)} | {13: name}
+    test = run(raw, tmp_path / "out", skip_broken=True)["test"]
+    assert {value for value in values(test) if value >= 12}
+    assert names(test) == [
+        f"train/dog/{ends[value]}" if value in ends else name_of(value) for value in values(test)
+    ]
     with (tmp_path / "out" / "skipped.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file))[1][0] == "train/dog/\u2028.png"
 
@@ -157,9 +167,11 @@ def test_idx_files_keep_their_pixels_and_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(splits["test"].images[:, 0], images[15:])
     assert splits["test"].labels.tolist() == labels[15:].tolist()
     assert splits["test"].pictures == [f"test/{i}" for i in range(5)]
+    number_of = {image.tobytes(): i for i, image in enumerate(images)}
     for name in OUTS[:2]:
-        numbers = [int(picture.removeprefix("train/")) for picture in splits[name].pictures]
-        np.testing.assert_array_equal(splits[name].images[:, 0], images[numbers])
+        numbers = [number_of[image.tobytes()] for image in splits[name].images]
+        assert numbers == sorted(numbers)
+        assert splits[name].labels.tolist() == labels[numbers].tolist()
     both = np.concatenate([splits[name].images[:, 0] for name in OUTS[:2]])
     assert sorted(map(bytes, both)) == sorted(map(bytes, images[:15]))
     colour = run(raw, tmp_path / "colour", channels=3, size=[5, 4])
@@ -274,6 +286,8 @@ def test_unusable_pictures_are_an_error_before_anything_is_written(
         ("test", "2e-1", 0.2),
         ("seed", 2**63 - 1, 2**63 - 1),
         ("fit", "pad", "pad"),
+        ("features", "gradients", "gradients"),
+        ("deskew", True, True),
     ],
 )
 def test_params_accept_equivalent_spellings(
@@ -288,6 +302,8 @@ WRONG: dict[str, list[Any]] = {
     "channels": [2, 0, True, "grey", None, [1], 1.5],
     "size": [0, -1, 10_001, 2.5, True, "big", "[24, 32]", [], [1], [1, 2, 3], [0, 1], [1, None]],
     "fit": ["stretch", None, 1],
+    "features": ["pixel", "", None, True, 1, ["pixels"]],
+    "deskew": [0, 1, "yes", None, "true", "pixels"],
     "test": [0, 1, -0.1, 1.5, "some", None, True, float("nan")],
     "validation": [-1, 1.5, "all", None, True, float("inf"), float("nan")],
     "seed": [-1, 2**63, 0.5, None, True, "x"],
@@ -310,6 +326,102 @@ def test_all_wrong_params_are_listed_in_one_line(tmp_path: Path) -> None:
     for key in (*WRONG, "sise"):
         assert f"tensorize.{key}: " in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def strokes(raw: Path, channels: int, number: int = 40) -> Images:
+    """Pictures with slanted strokes in `raw`, and their pixels, (N, C, 20, 16), in their order."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 60, (number, 20, 16, channels), np.uint8)
+    for i, image in enumerate(images):
+        for row in range(2, 18):
+            middle = 8 + round((row - 10) * (-0.3 + 0.15 * (i % 5)))
+            image[row, middle - 1 : middle + 2] += np.uint8(150)
+        path = raw / "train" / f"class {i // (number // 2)}" / f"{i:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0] if channels == 1 else image).save(path)
+    (raw / "dataset.json").write_text('{"format": "pictures"}')
+    return images.transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("deskewed", [False, True])
+@pytest.mark.parametrize("kind", ["pixels", "gradients"])
+def test_each_split_holds_the_features_that_the_params_ask_for(
+    tmp_path: Path, kind: str, deskewed: bool, channels: int
+) -> None:
+    images = strokes(tmp_path / "raw", channels)
+    plain = run(tmp_path / "raw", tmp_path / "plain", channels=channels)
+    number_of = {image.tobytes(): i for i, image in enumerate(images)}
+    upright = deskew(images) if deskewed else images
+    assert (upright != images).any() == deskewed
+    expected = gradient_features(upright) if kind == "gradients" else upright.reshape(40, -1)
+
+    settings = {"channels": channels, "features": kind, "deskew": deskewed}
+    splits = run(tmp_path / "raw", tmp_path / "out", **settings)
+    for name, split in splits.items():
+        assert split.spec == InputSpec(channels, 20, 16, "crop", deskewed, kind)
+        numbers = [number_of[image.tobytes()] for image in plain[name].images]
+        assert numbers
+        np.testing.assert_array_equal(split.features, expected[numbers])
+        assert split.labels.tolist() == plain[name].labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "deskewed", "stored"),
+    [
+        ("pixels", False, False),  # the features are the images
+        ("pixels", True, True),
+        ("gradients", False, True),
+        ("gradients", True, True),
+    ],
+)
+def test_the_test_split_alone_has_images_and_names_as_they_were_before_deskewing(
+    tmp_path: Path, kind: str, deskewed: bool, stored: bool
+) -> None:
+    images = strokes(tmp_path / "raw", 1)
+    splits = run(tmp_path / "raw", tmp_path / "out", features=kind, deskew=deskewed)
+    for name in ("train", "validation"):
+        assert splits[name].stored_images is None
+        assert names(splits[name]) == []
+    test = splits["test"]
+    assert (test.stored_images is not None) == stored
+    numbers = [int(Path(picture).stem) for picture in names(test)]
+    np.testing.assert_array_equal(test.images, images[numbers])
+
+
+@pytest.mark.parametrize("kind", ["pixels", "gradients"])
+def test_neither_threads_nor_the_size_of_chunks_change_a_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    strokes(tmp_path / "raw", 1)
+    found = []
+    for threads, chunk_bytes in ((1, 2**20), (2, 1), (3, 320 * 7), (5, 320 * 3)):
+        monkeypatch.setattr("stages.images.inputs.cpus", lambda threads=threads: threads)
+        monkeypatch.setattr("stages.images.stored_images.CHUNK_BYTES", chunk_bytes)
+        out = tmp_path / f"{threads} threads"
+        run(tmp_path / "raw", out, features=kind, deskew=True)
+        found.append(contents(out))
+    assert found == found[:1] * 4
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_features_are_computed_with_a_few_chunks_in_memory(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr("stages.images.inputs.cpus", lambda: threads)
+    taken, most = 0, 0
+
+    def chunks() -> Iterator[Images]:
+        nonlocal taken
+        for value in range(100):
+            taken += 1
+            yield np.full((2, 1, 4, 4), value, np.uint8)
+
+    spec = InputSpec(1, 4, 4)
+    for given, (features, images) in enumerate(with_features(chunks(), spec)):
+        assert images[0, 0, 0, 0] == features[0, 0] == given
+        most = max(most, taken - given)
+    assert (taken, most) == (100, 2 * threads + 1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

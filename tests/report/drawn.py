@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -29,10 +30,17 @@ def texts(svg: str) -> list[str]:
 
 def pictures(svg: str) -> list[Picture]:
     found = []
-    for element in ET.fromstring(svg.encode()).iter(f"{SVG}image"):
+    root = ET.fromstring(svg.encode())
+    groups = {image: group for group in root.iter(f"{SVG}g") for image in group}
+    for element in root.iter(f"{SVG}image"):
+        x, y = float(element.attrib["x"]), float(element.attrib["y"])
+        if element in groups:
+            moved = re.fullmatch(r"translate\((\d+) (\d+)\)", groups[element].attrib["transform"])
+            assert moved
+            x, y = x + int(moved[1]), y + int(moved[2])
         data = base64.b64decode(element.attrib["href"].removeprefix("data:image/png;base64,"))
         pixels = np.asarray(Image.open(io.BytesIO(data))).astype(np.int64)
-        found.append(Picture(float(element.attrib["x"]), float(element.attrib["y"]), pixels))
+        found.append(Picture(x, y, pixels))
     return found
 
 
