@@ -19,7 +19,7 @@ from stages.base.command import run
 from stages.base.params import Params, Real, Seed, number
 from stages.base.whole_files import write_text
 from stages.formats.input_spec import InputSpec
-from stages.formats.origin import Origin
+from stages.formats.origin import UNKNOWN
 from stages.formats.split_file import write_split
 from stages.images.collection import collect
 from stages.images.inputs import feature_count, with_features
@@ -128,7 +128,7 @@ def tensorize(
                 spec,
                 feature_count(spec),
                 with_images=testing and not spec.shows_images,
-                origin=origin if testing else Origin(),
+                origin=origin if testing else UNKNOWN,
             )
         write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(

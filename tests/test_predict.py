@@ -35,7 +35,7 @@ def model_path(tmp_path: Path, split: Split) -> Path:
     """A model of pictures of 8 x 10 pixels in colour, which pads others."""
     path = tmp_path / "a model.safetensors"
     weight = np.random.default_rng(0).normal(0, 0.1, (3, 240))
-    Model(weight, np.array([0.1, 0.2, -0.3]), CLASSES, split.spec).save(path, {})
+    Model(weight, np.array([0.1, 0.2, -0.3]), CLASSES, split.spec).save(path)
     return path
 
 

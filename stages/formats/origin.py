@@ -43,3 +43,6 @@ class Origin:
                 f"origin: found {about!r:.200}; expected an object with the keys {', '.join(keys)}"
             )
         return cls(**about)
+
+
+UNKNOWN = Origin()

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from stages.base.whole_files import whole_file
 from stages.formats.input_spec import InputSpec
 from stages.formats.metadata import class_names, metadata
-from stages.formats.origin import Origin
+from stages.formats.origin import UNKNOWN, Origin
 
 Images = NDArray[np.uint8]  # (N, C, H, W)
 Features = NDArray[np.uint8]  # (N, D)
@@ -49,7 +49,7 @@ class Split:
     spec: InputSpec
     names: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     stored_images: Images | None = None
-    origin: Origin = field(default_factory=Origin)
+    origin: Origin = UNKNOWN
 
     def __post_init__(self) -> None:
         number, shape = len(self.labels), self.spec.image_shape
@@ -190,7 +190,7 @@ def write_split(
     spec: InputSpec,
     feature_count: int,
     with_images: bool,
-    origin: Origin,
+    origin: Origin = UNKNOWN,
 ) -> None:
     """Write a split's file, whole or not at all: features and their images, a chunk at a time.
 

@@ -5,7 +5,7 @@ class) or `torchvision` (whatever one of its classes reads).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from stages.formats.idx import read_idx
-from stages.formats.origin import Origin
+from stages.formats.origin import UNKNOWN, Origin
 from stages.images.decoding import Pictures
 from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
@@ -46,7 +46,7 @@ class Dataset:
     train: RawSplit
     test: RawSplit | None
     label_names: tuple[str, ...] = ()
-    origin: Origin = field(default_factory=Origin)
+    origin: Origin = UNKNOWN
 
 
 class _OriginDescription(BaseModel):

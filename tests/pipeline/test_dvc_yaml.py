@@ -12,6 +12,7 @@ import yaml
 from stages.base.params import Params
 from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
+from stages.report.page import FILES
 from stages.sources.known_datasets import DATASETS
 from stages.tensorize import TensorizeParams
 from stages.training.settings import TrainParams
@@ -59,8 +60,15 @@ def outs_of(stage: str) -> dict[str, bool]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_yaml_lists_the_code_that_a_stage_imports(stage: str) -> None:
-    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
+    code = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
     assert sorted(code) == sorted(imports_of(f"stages.{stage}"))
+
+
+def test_the_deps_of_evaluate_name_every_file_of_the_page() -> None:
+    assets = [dep for dep in STAGES["evaluate"]["deps"] if "/page_assets/" in dep]
+    folder = ROOT / "stages/report/page_assets"
+    assert sorted(assets) == sorted(f"stages/report/page_assets/{name}" for name in FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
 def test_the_stages_package_has_an_empty_init() -> None:

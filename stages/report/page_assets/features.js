@@ -5,6 +5,7 @@
 
 const DIRECTIONS = [[64, 0], [45, 45], [0, 64], [-45, 45], [-64, 0], [-45, -45], [0, -64], [45, -45]];
 const CELLS = 14; // a side, for gradients
+const FAINT_GRADIENT = 128; // taken off the root of a cell's mean gradient
 const PAIR_CELLS = 4; // a side, for pairs
 const PAIR_DISTANCE = 2; // cells
 const COLOUR_CELLS = 8; // a side, for colours
@@ -60,7 +61,10 @@ function cellGradients({ channels, height, width, data }) {
     }
   }
   const area = Math.max(height, CELLS) * Math.max(width, CELLS);
-  return sums.map((sum) => Math.floor(Math.sqrt(Math.floor(sum * (4 * CELLS * CELLS) / area))));
+  return sums.map((sum) => {
+    const root = Math.floor(Math.sqrt(Math.floor(sum * (4 * CELLS * CELLS) / area)));
+    return Math.max(root - FAINT_GRADIENT, 0);
+  });
 }
 
 /** Call visit(b, here, c, there, feature, weight) for every product that counts for a pair.
