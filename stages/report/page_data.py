@@ -85,6 +85,8 @@ def as_text(value: Any) -> str:
     """A param as a person writes it in params.yaml."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_text, value))}]"
     return str(value)
