@@ -16,9 +16,15 @@ import yaml
 
 IMAGES, BINS = 200, 7
 METRICS, PREDICTIONS = "data/metrics.json", "data/predictions.csv"
+VALIDATION = "data/validation.json"
 PIPELINE: dict[str, Any] = {
     "stages": {
-        "train": {"cmd": "python train.py", "params": ["train"], "deps": ["train.py"]},
+        "train": {
+            "cmd": "python train.py",
+            "params": ["train"],
+            "deps": ["train.py"],
+            "metrics": [{VALIDATION: {"cache": False}}],
+        },
         "evaluate": {"cmd": "python evaluate.py", "params": ["evaluate"], "deps": ["data/model"]},
     },
     "metrics": [METRICS],
@@ -121,9 +127,24 @@ class Repository:
         document = {"train": train, "evaluate": {"calibration_bins": BINS}, "gate": rules}
         self.write("params.yaml", yaml.safe_dump(document, sort_keys=False))
 
-    def measure(self, wrong: Collection[int], model: str = "1", **arguments: Any) -> None:
-        """Write the results of a pipeline whose model misclassifies the images `wrong`."""
+    def measure(
+        self,
+        wrong: Collection[int],
+        model: str = "1",
+        validation: tuple[float, float] | None = (0.9, 0.3),
+        **arguments: Any,
+    ) -> None:
+        """Write the results of a pipeline whose model misclassifies the images `wrong`.
+
+        validation: accuracy and cross entropy on the validation images, None if there are none.
+        """
         table = predictions(wrong, **arguments)
+        chosen_by = {"training_loss": 0.2}
+        if validation:
+            accuracy, loss = validation
+            chosen_by |= {"validation_accuracy": accuracy, "validation_cross_entropy": loss}
+        if self._measures_validation:
+            self.write(VALIDATION, json.dumps(chosen_by, indent=2) + "\n")
         self.write(PREDICTIONS, table)
         self.write(METRICS, json.dumps(metrics(table), indent=2) + "\n")
         self.lock(model)
@@ -137,7 +158,8 @@ class Repository:
                 "cmd": "python train.py",
                 "deps": [self._entry("train.py")],
                 "params": {"params.yaml": {"train": params["train"]}},
-                "outs": [dict(entry)],
+                "outs": [dict(entry)]
+                + ([self._entry(VALIDATION)] if self._measures_validation else []),
             },
             "evaluate": {
                 "cmd": "python evaluate.py",
@@ -147,6 +169,16 @@ class Repository:
             },
         }
         self.write("dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+    def forget_validation(self) -> None:
+        """Change dvc.yaml to the pipeline as it once was, with metrics of its last stage alone."""
+        pipeline = yaml.safe_load(self.read("dvc.yaml"))
+        del pipeline["stages"]["train"]["metrics"]
+        self.write("dvc.yaml", yaml.safe_dump(pipeline))
+
+    @property
+    def _measures_validation(self) -> bool:
+        return VALIDATION in self.read("dvc.yaml")
 
     def commit(self) -> str:
         """Commit everything; return the hash of the commit."""

@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.evaluate import EvaluateParams, evaluate, read_history
+from stages.formats.input_spec import InputSpec
 from stages.formats.model_file import Model
 from stages.formats.origin import Origin
 from stages.formats.split_file import Split
+from stages.images.inputs import compute_features
 from tests.report.drawn import captioned
 from tests.splits import pixel_split
 
@@ -69,11 +71,17 @@ def test_each_row_of_the_predictions_is_of_the_picture_that_it_names(
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     log_p = random_model(split).log_probabilities(split.features)
-    assert [(row["picture"], row["actual"], row["predicted"], row["loss"]) for row in rows] == [
-        (f"test/{99 - i}, {i % 7}.png", "abc"[label], "abc"[log_p[i].argmax()], f"{loss:.6f}")
+    assert [list(row.values()) for row in rows] == [
+        [
+            f"test/{99 - i}, {i % 7}.png",
+            "abc"[label],
+            "abc"[log_p[i].argmax()],
+            f"{-log_p[i, label]:.6f}",
+            f"{np.exp(log_p[i].max()):.6f}",
+        ]
         for i, label in enumerate(split.labels)
-        for loss in [-log_p[i, label]]
     ]
+    assert list(rows[0]) == ["picture", "actual", "predicted", "loss", "confidence"]
 
 
 def test_the_predictions_give_the_metrics_and_the_plots(tmp_path: Path, make_images: Make) -> None:
@@ -120,6 +128,39 @@ def test_names_of_classes_are_written_as_they_are(tmp_path: Path, make_images: M
             assert {row[key] for row in csv.DictReader(file)} <= set(classes)
     for path in (tmp_path / "plots").glob("*.svg"):
         ET.parse(path)
+
+
+def gradient_split(make_images: Make, shape: tuple[int, int, int], deskewed: bool) -> Split:
+    """A test split of gradients, with its images."""
+    made = make_images(n=40, shape=shape)
+    spec = InputSpec(*shape, deskew=deskewed, features="gradients")
+    features = compute_features(made.images, spec)
+    return Split(features, made.labels, made.classes, spec, made.names, made.images)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 10), (3, 12, 10)])
+def test_a_model_of_gradients_is_drawn_in_strokes_and_its_mistakes_as_images(
+    tmp_path: Path, make_images: Make, shape: tuple[int, int, int]
+) -> None:
+    split = gradient_split(make_images, shape, deskewed=True)
+    run_evaluate(tmp_path, split)
+    weights = (tmp_path / "plots/weights.svg").read_text()
+    assert "<image" not in weights
+    assert 'stroke="#' in weights
+    drawn = captioned((tmp_path / "plots/mistakes.svg").read_text())
+    assert len(drawn) == PARAMS.mistakes
+    images = np.broadcast_to(split.images.transpose(0, 2, 3, 1), (40, *shape[1:], 3))
+    for _, pixels in drawn:
+        assert (images == pixels).all((1, 2, 3)).any()
+
+
+def test_evaluate_refuses_features_of_another_kind(tmp_path: Path, make_images: Make) -> None:
+    upright = gradient_split(make_images, (1, 12, 10), deskewed=True)
+    random_model(upright).save(tmp_path / "model", {})
+    for other in (gradient_split(make_images, (1, 12, 10), False), make_images(shape=(1, 12, 10))):
+        other.save(tmp_path / "test")
+        with pytest.raises(ValueError, match="another input spec than in"):
+            evaluate(PARAMS, *(tmp_path / name for name in ("model", "test", *OUTPUTS)))
 
 
 @pytest.mark.parametrize(

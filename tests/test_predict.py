@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from stages.evaluate import EvaluateParams, evaluate
 from stages.formats.model_file import Model
 from stages.formats.split_file import Split
 from stages.images.decoding import Unreadable
+from stages.images.inputs import compute_features, feature_count
 from stages.images.preprocessing import Preprocessing
 from stages.predict import answers, find_pictures, model_of_the_pipeline
 from tests.conftest import ROOT
@@ -79,6 +82,50 @@ def test_the_answers_for_files_are_the_models_for_the_same_images(
         assert [label for label, _ in answer] == [CLASSES[i] for i in order]
         np.testing.assert_allclose([q for _, q in answer], p[order], rtol=1e-12)
         assert sum(q for _, q in answer) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("kind", "deskewed"), [("gradients", True), ("pixels", True)])
+def test_the_answers_for_files_are_the_predictions_of_evaluate_for_the_same_test_images(
+    tmp_path: Path, folder: Path, split: Split, kind: str, deskewed: bool
+) -> None:
+    spec = replace(split.spec, features=kind, deskew=deskewed)
+    pictures = sorted(find_pictures([str(folder)]), key=lambda path: Path(path).name)
+    names = np.frombuffer("".join(f"{path}\n" for path in pictures).encode(), np.uint8)
+    features = compute_features(split.images, spec)
+    test = Split(features, split.labels, CLASSES, spec, names, split.images)
+    test.save(tmp_path / "test")
+    weight = np.random.default_rng(0).normal(0, 0.02, (3, features.shape[1]))
+    Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model", {})
+    params = EvaluateParams(batch_size=7, calibration_bins=5, mistakes=3)
+    outputs = (tmp_path / name for name in ("metrics.json", "predictions.csv", "plots"))
+    evaluate(params, tmp_path / "model", tmp_path / "test", *outputs)
+
+    result = run(*pictures, "--model", str(tmp_path / "model"), "--csv")
+    assert result.stderr == ""
+    found = list(csv.DictReader(io.StringIO(result.stdout)))
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        expected = list(csv.DictReader(file))
+    assert [tuple(row.values()) for row in found] == [
+        (row["picture"], "1", row["predicted"], row["confidence"]) for row in expected
+    ]
+    assert len({row["predicted"] for row in expected}) > 1
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_a_model_of_other_features_than_computed_here_is_refused_in_one_line(
+    tmp_path: Path, split: Split, difference: int
+) -> None:
+    spec = replace(split.spec, features="gradients")
+    expected = feature_count(spec)
+    weight = np.zeros((3, expected + difference))
+    Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model", {})
+    result = run("x.png", "--model", "model", folder=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (
+        2,
+        "",
+        f"error: model: found weights for {expected + difference} gradients; expected {expected}:"
+        " another release of this pipeline made it\n",
+    )
 
 
 def test_a_picture_of_another_shape_is_fitted_as_in_training(

@@ -1,3 +1,5 @@
+import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import pytest
 from stages.formats.input_spec import InputSpec
 from stages.formats.model_file import Model
 from stages.formats.split_file import Split
-from stages.train import train
+from stages.train import LARGE_GAP, train, warn_of_gap
+from stages.training.history import Row
 from stages.training.loop import GROWTH_STEPS, LARGE_GROWTH
 from tests.splits import pixel_split
 from tests.training.runs import growth_by_hand, last_step, make_params, save_splits
@@ -64,6 +67,59 @@ def test_train_without_a_validation_split_leaves_its_columns_empty(
     assert [row[2:] for row in rows] == [["", ""]] * 2
 
 
+@pytest.mark.parametrize("images", [60, 0])
+def test_train_publishes_the_last_row_as_metrics_to_choose_params_by(
+    tmp_path: Path, make_images: Make, images: int
+) -> None:
+    paths = save_splits(tmp_path, make_images(), make_images(n=images, seed=1))
+    train(make_params(iterations=25), *paths)
+    with paths[3].open(newline="") as file:
+        *_, row = csv.DictReader(file)
+    columns = {"training_loss": "training_loss"}
+    if images:
+        columns |= {
+            "validation_accuracy": "validation_accuracy",
+            "validation_cross_entropy": "validation_loss",
+        }
+    expected = {name: float(row[column]) for name, column in columns.items()}
+    assert len(set(expected.values())) == len(columns)
+    text = paths[4].read_text()
+    assert json.loads(text) == expected
+    assert text == json.dumps(expected, indent=2, sort_keys=True) + "\n"
+
+
+@pytest.mark.parametrize(("unlike", "noted"), [(False, False), (True, True)])
+def test_train_notes_in_one_line_that_validation_is_far_behind_training(
+    tmp_path: Path,
+    make_images: Make,
+    capsys: pytest.CaptureFixture[str],
+    unlike: bool,
+    noted: bool,
+) -> None:
+    training = make_images()
+    paths = save_splits(tmp_path, training, make_images(seed=1) if unlike else training)
+    train(make_params(iterations=200), *paths)
+    found = json.loads(paths[4].read_text())
+    gap = found["validation_cross_entropy"] - found["training_loss"]
+    assert (gap > LARGE_GAP) == unlike
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == noted
+    for note in notes:
+        for loss in ("validation_cross_entropy", "training_loss"):
+            assert f"loss, {found[loss]:.2f}" in note
+        assert "raise train.weight_decay or lower train.iterations" in note
+
+
+@pytest.mark.parametrize(
+    ("validation_loss", "noted"), [(0.5, False), (0.75, False), (0.76, True), (None, False)]
+)
+def test_the_gap_to_validation_is_noted_beyond_its_limit_alone(
+    capsys: pytest.CaptureFixture[str], validation_loss: float | None, noted: bool
+) -> None:
+    warn_of_gap(Row(10, 0.5, validation_loss, None if validation_loss is None else 0.9))
+    assert capsys.readouterr().out.startswith("note: the validation loss, 0.76 nats") == noted
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_train_notes_on_standard_error_that_rounding_errors_grow(
     tmp_path: Path, make_images: Make, capsys: pytest.CaptureFixture[str], schedule: str
@@ -104,7 +160,7 @@ def test_train_that_fails_leaves_older_outputs_alone(
     with pytest.raises(ValueError, match=problem):
         train(make_params(**params), *paths)
     assert paths[2].read_text() == "an older model"
-    assert not paths[3].exists()
+    assert not any(path.exists() for path in paths[3:])
 
 
 @pytest.mark.parametrize(

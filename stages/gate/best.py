@@ -91,11 +91,12 @@ def _row(candidate: Candidate, best: Candidate, metric: str, rule: Rule) -> tupl
         return (*start, "-", "-", "-", "best on validation")
     change = f"{candidate.test - best.test:+.6f}"
     test = paired_test(metric, best.results.predictions, candidate.results.predictions)
+    worse_by = rule.worse_by(best.test, candidate.test)
+    really = "worse" if worse_by > 0 else "better"
     if test is None or rule.alpha is None:
-        within = rule.worse_by(best.test, candidate.test) <= rule.tolerance
-        return (*start, change, "-", "-", "within tolerance" if within else "worse")
+        within = abs(worse_by) <= rule.tolerance
+        return (*start, change, "-", "-", "within tolerance" if within else really)
     low, high = test.interval
-    really = "worse" if rule.worse_by(best.test, candidate.test) > 0 else "better"
     word = really if test.p_value <= rule.alpha else "may be noise"
     return (*start, change, f"{low:+.6f} to {high:+.6f}", p_text(test.p_value), word)
 

@@ -113,12 +113,8 @@ class Lockfile:
                 f"{self.revision.where(PIPELINE)}: metrics of the last stage: found"
                 f" {', '.join(metrics) or 'none'}; expected one file"
             )
-        stage = self._maker(metrics[0])
-        if stage is None:
-            raise ValueError(
-                f"{self.revision.where(LOCK)}: no stage has made {metrics[0]}; {REMEDY}"
-            )
-        tables = [out.path for out in stage.outs if PurePosixPath(out.path).suffix == ".csv"]
+        outs = self._maker(metrics[0]).outs
+        tables = [out.path for out in outs if PurePosixPath(out.path).suffix == ".csv"]
         if len(tables) != 1:
             raise ValueError(
                 f"{self.revision.where(LOCK)}: found {len(tables)} CSV files made by the stage that"
@@ -132,19 +128,20 @@ class Lockfile:
 
     def _is_intermediate(self, path: str) -> bool:
         """Whether another stage reads an output of the stage that made `path`."""
-        maker = self._maker(path)
-        made = {out.path for out in maker.outs} if maker else set()
+        made = {out.path for out in self._maker(path).outs}
         return any(dep.path in made for stage in self.lock.stages.values() for dep in stage.deps)
 
     def param(self, path: str, key: str) -> Any:
         """The value of a param, by its full name, of the stage that made `path`; None without."""
-        stage = self._maker(path)
-        found = [_lookup(params, key) for params in stage.params.values()] if stage else []
+        found = [_lookup(params, key) for params in self._maker(path).params.values()]
         return next((value for value in found if value is not None), None)
 
-    def _maker(self, path: str) -> _Stage | None:
-        stages = self.lock.stages.values()
-        return next((s for s in stages if path in [out.path for out in s.outs]), None)
+    def _maker(self, path: str) -> _Stage:
+        """The stage that made `path`. Raises ValueError if none did."""
+        for stage in self.lock.stages.values():
+            if path in [out.path for out in stage.outs]:
+                return stage
+        raise ValueError(f"{self.revision.where(LOCK)}: no stage has made {path}; {REMEDY}")
 
     def check(self) -> None:
         """Raise ValueError unless the files in git are the ones that dvc.lock records.

@@ -1,37 +1,56 @@
+import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stages.base.command import run
 from stages.gate import best
 from stages.gate.rules import Rule
-from tests.repositories import RULES, Repository
+from tests.repositories import RULES, VALIDATION, Repository
 
 Best = Callable[..., list[str]]
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """HEAD misclassifies 10 images, three experiments 40, 8 and 4; another has other images."""
+    """HEAD misclassifies 10 test images, three experiments 40, 8 and 4; another has other images.
+
+    On the validation images, accuracy and cross entropy name another experiment the best.
+    """
     repository = Repository.create(tmp_path / "repository")
-    repository.measure(range(10))
+    repository.measure(range(10), validation=(0.93, 0.3))
     head = repository.commit()
-    for name, wrong, images in (
-        ("short", range(40), 200),
-        ("long", range(8), 200),
-        ("longest", range(4), 200),
-        ("others", range(1), 240),
+    for name, wrong, images, validation in (
+        ("short", range(40), 200, (0.85, 0.5)),
+        ("long", range(8), 200, (0.94, 0.1)),
+        ("longest", range(4), 200, (0.95, 0.2)),
+        ("others", range(1), 240, (0.99, 0.0)),
     ):
-        repository.measure(wrong, images=images)
-        commit = repository.commit()
-        repository.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", commit)
-        repository.git("reset", "--quiet", "--hard", head)
+        repository.measure(wrong, images=images, validation=validation)
+        add_experiment(repository, head, name)
     repository.git("update-ref", "refs/exps/exec/EXEC_HEAD", head)
     monkeypatch.chdir(repository.folder)
     return repository
+
+
+def add_experiment(repository: Repository, head: str, name: str) -> None:
+    """Keep the files here as DVC keeps an experiment, and go back to `head`."""
+    commit = repository.commit()
+    repository.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", commit)
+    repository.git("reset", "--quiet", "--hard", head)
+
+
+def words(rows: list[str]) -> list[str]:
+    """The verdicts, which stand last in each row."""
+    return [re.split("  +", row)[-1] for row in rows]
+
+
+def names(rows: list[str]) -> list[str]:
+    return [row.split()[0] for row in rows]
 
 
 @pytest.fixture
@@ -51,19 +70,109 @@ def run_best(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("repository")
-def test_experiments_are_ranked_in_the_direction_of_the_metric(run_best: Best) -> None:
-    title, _, _, *rows, left_out = run_best()
-    assert title == "accuracy, higher is better"
-    assert [row.split()[0] for row in rows] == ["longest", "long", "HEAD", "short"]
-    assert [row.split("  ")[-1].strip() for row in rows] == [
-        "best",
+def test_experiments_are_ranked_on_validation_in_the_direction_of_the_metric(
+    run_best: Best,
+) -> None:
+    title, _, header, *rows, left_out = run_best()
+    assert title == "accuracy, higher is better; ranked on the validation images"
+    assert re.split("  +", header) == [
+        *("experiment", "commit", "validation", "test"),
+        *("vs. best", "95 % interval", "p", "verdict"),
+    ]
+    assert names(rows) == ["longest", "long", "HEAD", "short"]
+    assert words(rows) == [
+        "best on validation",
         "may be noise",  # 4 images lost, none gained: p = 0.125
         "worse",  # 6: p = 0.03
         "worse",
     ]
     assert left_out == "left out: others: its test set differs from that of HEAD"
     rows = run_best("--metric", "cross_entropy")[3:-1]
-    assert [row.split()[0] for row in rows] == ["longest", "long", "HEAD", "short"]
+    assert names(rows) == ["long", "longest", "HEAD", "short"]
+
+
+def test_each_row_has_the_validation_and_test_values_and_the_paired_test_against_the_best(
+    repository: Repository, run_best: Best
+) -> None:
+    longest, long, head = run_best()[3:6]
+    commit = repository.git("rev-parse", "HEAD")[:7]
+    assert re.split("  +", longest)[2:] == [
+        *("0.950000", "0.980000", "-", "-", "-", "best on validation")
+    ]
+    assert re.split("  +", long)[2:5] == ["0.940000", "0.960000", "-0.020000"]
+    cells = re.split("  +", head)
+    assert cells[:5] == ["HEAD", commit, "0.930000", "0.950000", "-0.030000"]
+    assert re.fullmatch(r"-0\.0\d+ to -0\.00\d+", cells[5])
+    assert cells[6:] == ["0.031", "worse"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "word"), [({}, "better"), ({"alpha": None}, "better"), ({"alpha": 1e-9}, "may be")]
+)
+def test_an_experiment_better_on_the_test_images_is_not_ranked_first_for_that(
+    repository: Repository, run_best: Best, rule: dict[str, Any], word: str
+) -> None:
+    repository.params({"accuracy": RULES["accuracy"] | rule})
+    repository.measure(range(30), validation=(0.99, 0.1))
+    add_experiment(repository, repository.git("rev-parse", "HEAD"), "lucky")
+    repository.params({"accuracy": RULES["accuracy"] | rule})
+    rows = run_best()[3:-1]
+    assert names(rows) == ["lucky", "longest", "long", "HEAD", "short"]
+    first, *others, _ = words(rows)
+    assert first == "best on validation"
+    assert all(other.startswith(word) for other in others)
+    assert float(rows[1].split()[4]) == 0.13  # 26 of 200 images
+
+
+def test_equal_validation_metrics_keep_the_order_of_the_revisions(
+    repository: Repository, run_best: Best
+) -> None:
+    head = repository.git("rev-parse", "HEAD")
+    for name, wrong in (("a", range(3)), ("z", range(20))):
+        repository.measure(wrong, validation=(0.95, 0.2))
+        add_experiment(repository, head, name)
+    assert names(run_best()[3:-1]) == ["a", "longest", "z", "long", "HEAD", "short"]
+
+
+def test_revisions_without_validation_metrics_are_left_out_with_the_reason(
+    repository: Repository, run_best: Best
+) -> None:
+    head = repository.git("rev-parse", "HEAD")
+    repository.measure(range(2), validation=None)
+    add_experiment(repository, head, "without-split")
+    repository.forget_validation()
+    repository.measure(range(2))
+    add_experiment(repository, head, "older")
+    output = run_best()
+    assert names(output[3:-3]) == ["longest", "long", "HEAD", "short"]
+    reason = "found no validation_accuracy; expected a run with validation images"
+    assert [line.removesuffix(" (tensorize.validation)") for line in output[-3:]] == [
+        f"left out: older: {reason}",
+        "left out: others: its test set differs from that of HEAD",
+        f"left out: without-split: {reason}",
+    ]
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", '"0.93"'])
+def test_a_validation_metric_that_is_no_number_is_left_out(
+    repository: Repository, run_best: Best, value: str
+) -> None:
+    repository.write(VALIDATION, repository.read(VALIDATION).replace("0.93", value))
+    repository.lock()
+    repository.commit()
+    assert run_best("HEAD", "HEAD~")[-1] == (
+        f"left out: HEAD: validation_accuracy: found {value}; expected a finite number"
+    )
+
+
+def test_a_validation_metric_that_dvc_lock_does_not_record_is_left_out(
+    repository: Repository, run_best: Best
+) -> None:
+    repository.write(VALIDATION, repository.read(VALIDATION).replace("0.93", "0.99"))
+    repository.commit()
+    assert run_best("HEAD", "HEAD~")[-1].startswith(
+        f"left out: HEAD: dvc.lock of HEAD is out of date: {VALIDATION} is not the"
+    )
 
 
 def test_an_experiment_whose_p_value_is_alpha_is_worse_by_a_negative_interval(
@@ -71,7 +180,7 @@ def test_an_experiment_whose_p_value_is_alpha_is_worse_by_a_negative_interval(
 ) -> None:
     repository.params({"accuracy": RULES["accuracy"] | {"alpha": 0.03125}})  # 6 lost, none gained
     head = run_best()[5]
-    low, high = head.split()[4], head.split()[6]
+    low, high = head.split()[5], head.split()[7]
     assert head.endswith("worse")
     assert float(low) < -0.03 < float(high) < 0
 
@@ -81,14 +190,13 @@ def test_the_tolerance_ranks_experiments_if_there_is_no_paired_test(
 ) -> None:
     repository.params({"accuracy": RULES["accuracy"] | {"alpha": None, "tolerance": 0.02}})
     rows = run_best()[3:-1]
-    words = [row.split("  ")[-1].strip() for row in rows]
-    assert words == ["best", "within tolerance", "worse", "worse"]
+    assert words(rows) == ["best on validation", "within tolerance", "worse", "worse"]
 
 
 @pytest.mark.usefixtures("repository")
 def test_revisions_to_rank_can_be_passed(run_best: Best) -> None:
     rows = run_best("main")[3:]
-    assert [row.split()[0] for row in rows] == ["main"]
+    assert names(rows) == ["main"]
     assert run_best("nowhere")[0].startswith("error: no revision 'nowhere' in this clone")
 
 

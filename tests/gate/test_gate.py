@@ -13,7 +13,15 @@ from stages.base.command import run
 from stages.gate import __main__ as gate
 from stages.gate.changes import Changes
 from stages.gate.rules import Rule
-from tests.repositories import METRICS, PREDICTIONS, RULES, Repository, metrics, predictions
+from tests.repositories import (
+    METRICS,
+    PREDICTIONS,
+    RULES,
+    VALIDATION,
+    Repository,
+    metrics,
+    predictions,
+)
 
 TEN = range(10)  # images that the base gets wrong
 Gate = Callable[..., tuple[int, str, str]]
@@ -109,7 +117,7 @@ def test_a_changed_input_folder_is_reported_as_data(repository: Repository, run_
     lock = repository.read("dvc.lock")
     assert first in lock
     for digit in "12":
-        text = lock.replace(first, folder.replace("@", digit * 32) + first)
+        text = lock.replace(first, folder.replace("@", digit * 32) + first, 1)
         repository.write("dvc.lock", text)
         if digit == "1":
             repository.commit()
@@ -229,7 +237,26 @@ def test_an_accepted_regression_passes_until_the_base_has_recovered(
             "data/p.txt",
             "found 0 CSV files made by the stage that makes data/metrics.json; expected one",
         ),
-        ("dvc.yaml", "metrics:\n", "metrics:\n- other.json\n", "dvc.yaml{}: metrics: found other"),
+        (
+            "dvc.yaml",
+            "metrics:\n",
+            "metrics:\n- o.json\n",
+            "dvc.lock{}: no stage has made o.json; run",
+        ),
+        (
+            VALIDATION,
+            "0.9",
+            "0.91",
+            "dvc.lock{} is out of date: data/validation.json is not the rec",
+        ),
+        (VALIDATION, "{", "", "validation.json{}: not valid JSON: "),
+        (VALIDATION, None, "3", "validation.json{}: found 3; expected an object of metrics"),
+        (
+            "dvc.lock",
+            VALIDATION,
+            "data/v.json",
+            "dvc.lock{}: no stage has made data/validation.json; run",
+        ),
         ("dvc.yaml", "python train.py", "python t.py", "out of date: the command of train has"),
         ("dvc.yaml", "  train:", "  again:\n    cmd: a\n  train:", "again has never run"),
         ("train.py", "training", "cheating", "out of date: train.py has changed; run `dvc repro`"),
@@ -293,6 +320,32 @@ def test_metrics_may_be_declared_in_the_stage(repository: Repository, run_gate: 
     assert run_gate()[0] == 1
 
 
+def test_two_metrics_files_of_last_stages_are_refused(
+    repository: Repository, run_gate: Gate
+) -> None:
+    pipeline = yaml.safe_load(repository.read("dvc.yaml"))
+    pipeline["metrics"].append(PREDICTIONS)
+    repository.write("dvc.yaml", yaml.safe_dump(pipeline))
+    assert refused(run_gate) == (
+        f"dvc.yaml: metrics of the last stage: found {METRICS}, {PREDICTIONS}; expected one file"
+    )
+
+
+def test_a_pipeline_with_metrics_of_its_last_stage_alone_is_compared(
+    repository: Repository, run_gate: Gate
+) -> None:
+    repository.forget_validation()
+    (repository.folder / VALIDATION).unlink()
+    repository.measure(TEN)
+    assert run_gate()[0] == 0
+    repository.commit()
+    repository.git("checkout", "HEAD~", "--", "dvc.yaml")
+    repository.measure(range(40))
+    assert run_gate("--base", "HEAD")[0] == 1
+    repository.measure(TEN)
+    assert run_gate("--base", "HEAD")[0] == 0
+
+
 def test_a_param_may_be_written_in_two_ways(repository: Repository, run_gate: Gate) -> None:
     # `dvc exp run -S train.rate=1e-5` writes 1e-05; both are text to PyYAML.
     for path, number in (("params.yaml", "1e-5"), ("dvc.lock", "1e-05")):
@@ -320,7 +373,7 @@ def test_calibration_is_recomputed_with_the_bins_of_the_params(
     assert "expected_calibration_error: found" in refused(run_gate)
 
 
-@pytest.mark.parametrize("path", [METRICS, PREDICTIONS])
+@pytest.mark.parametrize("path", [METRICS, PREDICTIONS, VALIDATION])
 def test_a_missing_result_file_is_an_error(
     repository: Repository, run_gate: Gate, path: str
 ) -> None:
