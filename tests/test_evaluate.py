@@ -156,11 +156,11 @@ def test_a_model_of_gradients_is_drawn_in_strokes_and_its_mistakes_as_images(
 
 def test_evaluate_refuses_features_of_another_kind(tmp_path: Path, make_images: Make) -> None:
     upright = gradient_split(make_images, (1, 12, 10), deskewed=True)
-    random_model(upright).save(tmp_path / "model", {})
+    random_model(upright).save(tmp_path / "model")
     for other in (gradient_split(make_images, (1, 12, 10), False), make_images(shape=(1, 12, 10))):
         other.save(tmp_path / "test")
         with pytest.raises(ValueError, match="another input spec than in"):
-            evaluate(PARAMS, *(tmp_path / name for name in ("model", "test", *OUTPUTS)))
+            evaluate(PARAMS, *(tmp_path / name for name in (*INPUTS, *OUTPUTS)))
 
 
 @pytest.mark.parametrize(
