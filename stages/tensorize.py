@@ -11,16 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 from typer import Option
 
 from stages.base.canonical_text import csv_text
 from stages.base.command import run
-from stages.base.params import Params, Real, Seed, number
+from stages.base.params import Integer, Params, Real, Seed, number
 from stages.base.whole_files import write_text
 from stages.formats.input_spec import InputSpec
 from stages.formats.origin import UNKNOWN
 from stages.formats.split_file import write_split
+from stages.images.augmentation import moved_chunks, moves_by
 from stages.images.collection import collect
 from stages.images.inputs import feature_count, with_features
 from stages.images.preprocessing import EDGE, Preprocessing
@@ -74,6 +76,11 @@ class TensorizeParams(Params):
         description="gradients or pixels: what the model sees of an image"
     )
     deskew: bool = Field(description="true or false: shear handwriting upright first")
+    shift: Integer = Field(
+        ge=0,
+        le=100,
+        description="pixels by which copies of training images are moved, 0 to 100; 0: no copies",
+    )
     test: Real = Field(
         gt=0, lt=1, description="share of each class to test on if the data set has no test split"
     )
@@ -119,10 +126,11 @@ def tensorize(
         )
         for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
             testing = path == test_path  # `evaluate` shows images, and names them
+            moves = moves_by(params.shift if path == train_path else 0)
             write_split(
                 path,
-                with_features(split.chunks(), spec),
-                split.labels,
+                with_features(moved_chunks(split, moves), spec),
+                np.tile(split.labels, len(moves)),
                 split.names if testing else (),
                 classes,
                 spec,

@@ -19,6 +19,7 @@ from PIL import Image
 from stages.formats.idx import idx_bytes
 from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import Images, Split
+from stages.images.augmentation import moved, moves_by
 from stages.images.features import deskew, gradient_features
 from stages.images.inputs import with_features
 from stages.images.splits import choose
@@ -31,6 +32,7 @@ PARAMS: dict[str, Any] = {
     "fit": "crop",
     "features": "pixels",
     "deskew": False,
+    "shift": 0,
     "test": 0.25,
     "validation": 2,
     "seed": 0,
@@ -486,3 +488,16 @@ def test_a_stopped_run_leaves_no_files(
     assert process.returncode == code
     assert "Traceback" not in err
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_only_the_training_images_are_copied_and_moved(tmp_path: Path, raw: Path) -> None:
+    plain = run(raw, tmp_path / "plain")
+    both = run(raw, tmp_path / "moved", shift=1)
+    for name in ("validation", "test"):
+        assert (tmp_path / "plain" / name).read_bytes()[-99:] == (
+            tmp_path / "moved" / name
+        ).read_bytes()[-99:]
+        np.testing.assert_array_equal(both[name].images, plain[name].images)
+    images = [moved(plain["train"].images, move) for move in moves_by(1)]
+    np.testing.assert_array_equal(both["train"].images, np.concatenate(images))
+    assert both["train"].labels.tolist() == plain["train"].labels.tolist() * 5
