@@ -116,7 +116,7 @@ def uninterrupted(
     process = start_training(arguments(folder))
     finish(process)
     assert process.returncode == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["history", "model"]
+    assert sorted(path.name for path in folder.iterdir()) == ["history", "metrics", "model"]
     return outputs(folder), time.monotonic() - began
 
 
@@ -140,7 +140,7 @@ def test_kills_at_any_moment_change_no_byte(
     assert process.returncode == 0
     assert outputs(tmp_path) == expected
     left = [path.name for path in tmp_path.iterdir() if not path.name.endswith(".part")]
-    assert sorted(left) == ["history", "model"]
+    assert sorted(left) == ["history", "metrics", "model"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
