@@ -70,6 +70,8 @@ def train_and_evaluate(folder: Path) -> dict[str, Megabytes]:
             *(PYTHON, "-m", "stages.evaluate", f"--params={path}", f"--model={model}"),
             *(f"--test={split}", f"--metrics={folder / 'metrics.json'}"),
             *(f"--predictions={folder / 'predictions.csv'}", f"--plots={folder / 'plots'}"),
+            *(f"--history={folder / 'history.csv'}", f"--report={folder / 'report.html'}"),
+            f"--model-card={folder / 'model_card.md'}",
         ]
         for peaks, command in ((training, train), (evaluating, evaluate)):
             runs = [peak_anonymous_megabytes(command) for _ in range(REPETITIONS)]

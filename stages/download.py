@@ -7,7 +7,6 @@ Out: a folder with the files, checked, and dataset.json, which says how to read 
 - {"format": "pictures"}: the folders train/CLASS and perhaps test/CLASS.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import typer
 from pydantic import Field, field_validator
 from typer import Option
 
+from stages.base.canonical_text import json_text
 from stages.base.command import run
 from stages.base.params import Params
 from stages.base.whole_files import whole_folder, write_text
@@ -70,12 +70,13 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
                 if (raw / file).is_file():
                     shutil.copyfile(raw / file, part / file)  # kept if its content is right
             fetch(name, part, mirror)
-            _describe(part, {"classes": known.classes, "format": "idx"})
+            _describe(part, name, {"classes": known.classes, "format": "idx"})
     elif dataset := TORCHVISION_DATASETS.get(name):
         with whole_folder(raw) as part:
             fetch_torchvision_dataset(dataset, part, mirror)
             splits = {"train": dataset.train, "test": dataset.test}
-            _describe(part, {"class": dataset.class_name, "format": "torchvision", **splits})
+            description = {"class": dataset.class_name, "format": "torchvision", **splits}
+            _describe(part, name, description)
     else:
         source = _path(name)
         inner, outer = raw.resolve(), source.resolve()
@@ -83,7 +84,7 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
             raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
             copy_pictures(source, part)
-            _describe(part, {"format": "pictures"})
+            _describe(part, outer.name, {"format": "pictures"})
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
@@ -113,9 +114,14 @@ def _check_replaceable(raw: Path) -> None:
         )
 
 
-def _describe(folder: Path, description: Mapping[str, Any]) -> None:
-    text = json.dumps(description, ensure_ascii=False, indent=2, sort_keys=True)
-    write_text(folder / DESCRIPTION, f"{text}\n")
+def _describe(folder: Path, name: str, description: Mapping[str, Any]) -> None:
+    published = TORCHVISION_DATASETS.get(name)
+    origin = {
+        "licence": published.licence if published else None,
+        "name": name,
+        "source": published.source if published else None,
+    }
+    write_text(folder / DESCRIPTION, json_text({**description, **origin}))
 
 
 def _list(wanted: bool) -> None:

@@ -1,14 +1,17 @@
-"""A model and the test split -> metrics, predictions and figures.
+"""A model and the test split -> metrics, predictions, figures, and a page that shows the run.
 
-In: the model that `train` made, and the test split, which nothing else opens.  Out: the metrics,
-one prediction per test image, and a folder of plots. Every number is a sum over all the images,
+In: the model and the history that `train` made, and the test split, which nothing else opens.
+Out: the metrics, one prediction per test image, a folder of plots, the page and the model card.
+Every number is a sum over all the images,
 divided once, in float64, and published with six decimals: `batch_size` changes none of them.
 """
 
+import csv
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 from typer import Option
@@ -23,6 +26,8 @@ from stages.images.features import gradient_cells
 from stages.report.confusion_matrix import Confusion, confusions, matrix_figure
 from stages.report.figures import contributions, mistakes_figure, strokes_figure, weights_figure
 from stages.report.metrics import Bin, confusion_counts, metrics, predict, reliability
+from stages.report.model_card import model_card
+from stages.report.page import PageData, render
 
 
 class EvaluateParams(Params):
@@ -39,15 +44,38 @@ class EvaluateParams(Params):
     )
 
 
+def read_history(path: Path) -> list[tuple[int, float, float | None, float | None]]:
+    """The rows of the history that `train` wrote: iteration, losses, accuracy; None if empty.
+
+    Raises FileNotFoundError, or a ValueError if the file is not such a history.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")
+    try:
+        _, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        numbers = [[float(value) if value else None for value in row] for row in rows]
+        return [
+            (int(iteration or 0), training or 0.0, loss, accuracy)
+            for iteration, training, loss, accuracy in numbers
+        ]
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: not a history ({error}); `dvc repro -f train` regenerates it"
+        ) from None
+
+
 def evaluate(
     params: EvaluateParams,
     model_path: Path,
     test_path: Path,
+    history_path: Path,
     metrics_path: Path,
     predictions_path: Path,
     plots: Path,
+    report_path: Path,
+    model_card_path: Path,
 ) -> None:
-    """Read the model and the test split, predict, write what came out."""
+    """Read the model, the test split and the history; predict, write what came out."""
     model, test = Model.load(model_path), Split.load(test_path)
     if (test.classes, test.spec, test.features.shape[1]) != (
         model.classes,
@@ -65,7 +93,35 @@ def evaluate(
     calibration = reliability(predictions, params.calibration_bins)
     measured = metrics(predictions, test.classes, calibration)
     counts = confusion_counts(predictions, len(test.classes))
-
+    report = PageData(
+        title=test.origin.name,
+        licence=test.origin.licence,
+        source=test.origin.source,
+        classes=test.classes,
+        image_shape=test.spec.image_shape,
+        fit=test.spec.fit,
+        features="gradients" if test.spec.features == "gradients" else "pixels",
+        deskew=test.spec.deskew,
+        weight=model.weight.astype(np.float32),
+        bias=model.bias.astype(np.float32),
+        images=test.images,
+        pictures=test.pictures,
+        actual=predictions.actual,
+        predicted=predictions.predicted,
+        confidence=predictions.confidence,
+        actual_probability=np.exp(-predictions.loss),
+        metrics=measured,
+        reliability=[(b.confidence, b.accuracy, b.images) for b in calibration],
+        history=read_history(history_path),
+        params={
+            "tensorize": test.origin.params,
+            "train": model.params,
+            "evaluate": {"calibration_bins": params.calibration_bins},
+        },
+        counts=test.origin.counts,
+    )
+    write_text(report_path, render(report))
+    write_text(model_card_path, model_card(report))
     if model.spec.features == "gradients":
         cells = gradient_cells(contributions(model, test, params.batch_size))
         write_text(plots / "weights.svg", strokes_figure(cells, model.classes))
@@ -107,12 +163,16 @@ def main(
     params: Annotated[Path, Option(help="in: the file with the section `evaluate`")],
     model: Annotated[Path, Option(help="in: the model to measure")],
     test: Annotated[Path, Option(help="in: the images to measure it on")],
+    history: Annotated[Path, Option(help="in: losses and accuracy while training, CSV")],
     metrics_path: Annotated[Path, Option("--metrics", help="out: the metrics, JSON")],
     predictions: Annotated[Path, Option(help="out: one row per test image, CSV")],
     plots: Annotated[Path, Option(help="out: the folder for figures and curves")],
+    report: Annotated[Path, Option(help="out: the page that shows the run, HTML")],
+    card: Annotated[Path, Option("--model-card", help="out: the model card, Markdown")],
 ) -> None:
     """Measure a model on the test split."""
-    evaluate(EvaluateParams.load(params, "evaluate"), model, test, metrics_path, predictions, plots)
+    loaded = EvaluateParams.load(params, "evaluate")
+    evaluate(loaded, model, test, history, metrics_path, predictions, plots, report, card)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ so that the files' hashes do not depend on floating-point arithmetic.
 """
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from stages.base.command import run
 from stages.base.params import Params, Real, Seed, number
 from stages.base.whole_files import write_text
 from stages.formats.input_spec import InputSpec
+from stages.formats.origin import UNKNOWN
 from stages.formats.split_file import write_split
 from stages.images.collection import collect
 from stages.images.inputs import feature_count, with_features
@@ -110,6 +112,11 @@ def tensorize(
         check_readable(skipped, params.skip_broken)
         classes, splits = make_splits(params, dataset, images, own_test)
         spec = InputSpec(*images.shape, params.fit, params.deskew, params.features)
+        origin = replace(
+            dataset.origin,
+            counts=dict(zip(("train", "validation", "test"), map(len, splits), strict=True)),
+            params=params.model_dump(mode="json"),
+        )
         for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
             testing = path == test_path  # `evaluate` shows images, and names them
             write_split(
@@ -121,6 +128,7 @@ def tensorize(
                 spec,
                 feature_count(spec),
                 with_images=testing and not spec.shows_images,
+                origin=origin if testing else UNKNOWN,
             )
         write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(

@@ -56,7 +56,7 @@ def pick_device() -> torch.device:
     return CPU
 
 
-def published(step: Step, split: Split) -> Model:
+def published(step: Step, split: Split, params: TrainParams) -> Model:
     """The model of a step, its weights rounded to float32.
 
     Raises ValueError if a weight is not finite in float32.
@@ -71,6 +71,7 @@ def published(step: Step, split: Split) -> Model:
         bias.double().cpu().numpy(),
         split.classes,
         split.spec,
+        params.model_dump(),
     )
 
 
@@ -120,7 +121,7 @@ def train(
                 if checkpoint.due and step.iteration < params.iterations:
                     checkpoint.keep(State(step.iteration, step.tensors, history.state))
     if processes.first:
-        published(step, split).save(model_path, params.model_dump())
+        published(step, split, params).save(model_path)
         names = [field.name for field in fields(Row)]
         write_text(history_path, csv_text(names, map(astuple, history.rows)))
         write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))

@@ -24,9 +24,9 @@ PARAMS = ROOT / "tests/pipeline/params.yaml"
 FIVE_LINES = """\
 cp -r ~/animals pictures/
 dvc add pictures/animals
-dvc exp run -S download.dataset=pictures/animals -S tensorize.channels=3 -S tensorize.size=32 \
--S tensorize.validation=0.1 -S gate.accuracy.floor=0 -S gate.cross_entropy.ceiling=9 \
--S '~gate.macro_f1' -S '~gate.expected_calibration_error'
+dvc exp run -S download.dataset=pictures/animals -S tensorize.channels=3 -S tensorize.size=64 \
+-S tensorize.deskew=false -S tensorize.validation=0.1 -S gate.accuracy.floor=0 \
+-S gate.cross_entropy.ceiling=9 -S '~gate.macro_f1' -S '~gate.expected_calibration_error'
 git add . && git commit -m "A model of my animals"
 python -m stages.gate --base HEAD
 """.replace("\\\n", "")  # the README's

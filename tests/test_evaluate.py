@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages.evaluate import EvaluateParams, evaluate
+from stages.evaluate import EvaluateParams, evaluate, read_history
 from stages.formats.input_spec import InputSpec
 from stages.formats.model_file import Model
+from stages.formats.origin import Origin
 from stages.formats.split_file import Split
 from stages.images.inputs import compute_features
 from tests.report.drawn import captioned
@@ -19,7 +21,9 @@ from tests.splits import pixel_split
 
 Make = Callable[..., Split]
 PARAMS = EvaluateParams(batch_size=16, calibration_bins=10, mistakes=6)
-OUTPUTS = ("metrics.json", "predictions.csv", "plots")
+INPUTS = ("model", "test", "history.csv")
+OUTPUTS = ("metrics.json", "predictions.csv", "plots", "report.html", "model_card.md")
+HISTORY = "iteration,training_loss,validation_loss,validation_accuracy\n10,0.5,,\n20,0.4,0.6,0.7\n"
 
 
 def random_model(split: Split) -> Model:
@@ -30,8 +34,9 @@ def random_model(split: Split) -> Model:
 
 def run_evaluate(folder: Path, split: Split, params: EvaluateParams = PARAMS) -> None:
     split.save(folder / "test")
-    random_model(split).save(folder / "model", {})
-    evaluate(params, *(folder / name for name in ("model", "test", *OUTPUTS)))
+    random_model(split).save(folder / "model")
+    (folder / "history.csv").write_text(HISTORY)
+    evaluate(params, *(folder / name for name in (*INPUTS, *OUTPUTS)))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -151,11 +156,11 @@ def test_a_model_of_gradients_is_drawn_in_strokes_and_its_mistakes_as_images(
 
 def test_evaluate_refuses_features_of_another_kind(tmp_path: Path, make_images: Make) -> None:
     upright = gradient_split(make_images, (1, 12, 10), deskewed=True)
-    random_model(upright).save(tmp_path / "model", {})
+    random_model(upright).save(tmp_path / "model")
     for other in (gradient_split(make_images, (1, 12, 10), False), make_images(shape=(1, 12, 10))):
         other.save(tmp_path / "test")
         with pytest.raises(ValueError, match="another input spec than in"):
-            evaluate(PARAMS, *(tmp_path / name for name in ("model", "test", *OUTPUTS)))
+            evaluate(PARAMS, *(tmp_path / name for name in (*INPUTS, *OUTPUTS)))
 
 
 @pytest.mark.parametrize(
@@ -169,8 +174,32 @@ def test_evaluate_refuses_features_of_another_kind(tmp_path: Path, make_images: 
 def test_evaluate_refuses_a_test_split_that_does_not_fit_the_model_and_writes_nothing(
     tmp_path: Path, make_images: Make, test: dict[str, int], problem: str
 ) -> None:
-    random_model(make_images()).save(tmp_path / "model", {})
+    random_model(make_images()).save(tmp_path / "model")
     make_images(**test).save(tmp_path / "test")
+    (tmp_path / "history.csv").write_text(HISTORY)
     with pytest.raises(ValueError, match=problem):
-        evaluate(PARAMS, *(tmp_path / name for name in ("model", "test", *OUTPUTS)))
+        evaluate(PARAMS, *(tmp_path / name for name in (*INPUTS, *OUTPUTS)))
     assert not any((tmp_path / name).exists() for name in OUTPUTS)
+
+
+def test_the_report_shows_the_run(tmp_path: Path, make_images: Make) -> None:
+    made = make_images()
+    counts, params = {"train": 90, "validation": 9, "test": 60}, {"fit": "crop"}
+    origin = Origin("a < b", "CC0", "https://example.org", counts, params)
+    run_evaluate(tmp_path, replace(made, origin=origin))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    assert "a &lt; b" in page
+    assert "a < b" not in page
+    for text in (page, card):
+        assert "CC0" in text
+        assert str(tmp_path) not in text
+    accuracy = json.loads((tmp_path / "metrics.json").read_text())["accuracy"]
+    assert f"{accuracy:.2%}".replace("%", " %") in card
+
+
+@pytest.mark.parametrize("history", ["", "a,b\n1\n", "iteration\nx,y,z,w\n"])
+def test_a_broken_history_is_refused(tmp_path: Path, history: str) -> None:
+    (tmp_path / "history.csv").write_text(history)
+    with pytest.raises(ValueError, match=r"history\.csv: not a history .*regenerates it"):
+        read_history(tmp_path / "history.csv")

@@ -38,7 +38,7 @@ def model_path(tmp_path: Path, split: Split) -> Path:
     """A model of pictures of 8 x 10 pixels in colour, which pads others."""
     path = tmp_path / "a model.safetensors"
     weight = np.random.default_rng(0).normal(0, 0.1, (3, 240))
-    Model(weight, np.array([0.1, 0.2, -0.3]), CLASSES, split.spec).save(path, {})
+    Model(weight, np.array([0.1, 0.2, -0.3]), CLASSES, split.spec).save(path)
     return path
 
 
@@ -95,7 +95,7 @@ def test_the_answers_for_files_are_the_predictions_of_evaluate_for_the_same_test
     test = Split(features, split.labels, CLASSES, spec, names, split.images)
     test.save(tmp_path / "test")
     weight = np.random.default_rng(0).normal(0, 0.02, (3, features.shape[1]))
-    Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model", {})
+    Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model")
     params = EvaluateParams(batch_size=7, calibration_bins=5, mistakes=3)
     outputs = (tmp_path / name for name in ("metrics.json", "predictions.csv", "plots"))
     evaluate(params, tmp_path / "model", tmp_path / "test", *outputs)
@@ -118,7 +118,7 @@ def test_a_model_of_other_features_than_computed_here_is_refused_in_one_line(
     spec = replace(split.spec, features="gradients")
     expected = feature_count(spec)
     weight = np.zeros((3, expected + difference))
-    Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model", {})
+    Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model")
     result = run("x.png", "--model", "model", folder=tmp_path)
     assert (result.returncode, result.stdout, result.stderr) == (
         2,

@@ -39,7 +39,7 @@ def test_train_writes_the_last_steps_weights_in_float32_and_its_params(
     for found, exact in ((model.weight, step.weight), (model.bias, step.bias)):
         assert np.array_equal(found, exact.numpy().astype(np.float32))
     assert (model.classes, model.spec) == (split.classes, InputSpec(3, 2, 5, "pad"))
-    assert model.serialized(make_params().model_dump()) == model_path.read_bytes()
+    assert model.serialized() == model_path.read_bytes()
 
 
 def test_train_prints_the_rows_that_it_writes(

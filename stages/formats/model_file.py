@@ -6,7 +6,7 @@ become before the model sees it, so that nothing else is needed to predict.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ class Model:
     """Multinomial logistic regression: P(class k | features x) = softmax(W x / 255 + b)_k.
 
     weight: W, (K, D) float64.  bias: b, (K,) float64.  classes: K distinct names, two or more.
-    spec: what a picture becomes before the model sees it.
+    spec: what a picture becomes before the model sees it.  params: those it was trained with.
     """
 
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     classes: tuple[str, ...]
     spec: InputSpec
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         k, d = len(self.classes), self.weight.shape[-1]
@@ -49,6 +50,8 @@ class Model:
             )
         if self.spec.features == "pixels" and d != prod(self.spec.image_shape):
             raise ValueError(f"found {d} weights per class; expected {prod(self.spec.image_shape)}")
+        if not isinstance(self.params, Mapping):
+            raise ValueError(f"params: found {self.params!r:.200}; expected an object")
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
             raise ValueError("found weights that are not finite in float32")
 
@@ -59,11 +62,11 @@ class Model:
         log_p: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         return log_p
 
-    def save(self, path: Path, params: Mapping[str, Any]) -> None:
-        """Write the file that `load` reads, with the params the model was trained with."""
-        write_bytes(path, self.serialized(params))
+    def save(self, path: Path) -> None:
+        """Write the file that `load` reads."""
+        write_bytes(path, self.serialized())
 
-    def serialized(self, params: Mapping[str, Any]) -> bytes:
+    def serialized(self) -> bytes:
         """What `save` writes; the bytes depend on the content alone.
 
         All metadata stands in one entry: safetensors does not promise the order of several.
@@ -71,7 +74,7 @@ class Model:
         about = {
             "classes": self.classes,
             "input": self.spec.to_json(),
-            "params": params,
+            "params": self.params,
         }
         text = json.dumps(about, ensure_ascii=False, sort_keys=True)
         weights = {"weight": self.weight.astype(np.float32), "bias": self.bias.astype(np.float32)}
@@ -88,7 +91,7 @@ class Model:
             raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")
         try:
             with safe_open(path, framework="np") as file:
-                about = metadata(file, "model", {"classes", "input"})
+                about = metadata(file, "model", {"classes", "input", "params"})
                 found = {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
                 if found != DTYPES:
                     raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}")
@@ -98,6 +101,7 @@ class Model:
                 bias.astype(np.float64),
                 class_names(about),
                 InputSpec.from_json(about["input"]),
+                about["params"],
             )
         except (SafetensorError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())

@@ -4,8 +4,8 @@ Shapes, everywhere in this project: N examples, images of C channels, H rows and
 D features, K classes.
 
 The file is safetensors: labels (N,) int64, features (N, D) uint8, perhaps images (N, C, H, W)
-uint8, and the pictures' names, each ended by a line feed, as uint8. The classes and the input spec
-are its metadata.
+uint8, and the pictures' names, each ended by a line feed, as uint8. The classes, the input spec and
+the origin are its metadata.
 """
 
 import json
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from stages.base.whole_files import whole_file
 from stages.formats.input_spec import InputSpec
 from stages.formats.metadata import class_names, metadata
+from stages.formats.origin import UNKNOWN, Origin
 
 Images = NDArray[np.uint8]  # (N, C, H, W)
 Features = NDArray[np.uint8]  # (N, D)
@@ -39,7 +40,7 @@ class Split:
     features: (N, D) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
     spec: what the pictures became.  names: the pictures' names in UTF-8, each ended by a line feed,
     (M,) uint8; empty if they have none.  stored_images: (N, C, H, W) uint8, in a test split whose
-    features do not show the images.
+    features do not show the images.  origin: where the images come from.
     """
 
     features: Features
@@ -48,6 +49,7 @@ class Split:
     spec: InputSpec
     names: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     stored_images: Images | None = None
+    origin: Origin = UNKNOWN
 
     def __post_init__(self) -> None:
         number, shape = len(self.labels), self.spec.image_shape
@@ -119,6 +121,7 @@ class Split:
             self.spec,
             self.features.shape[1],
             images is not None,
+            self.origin,
         )
 
     @classmethod
@@ -131,7 +134,7 @@ class Split:
             raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
         try:
             with safe_open(path, framework="np") as file:  # checks the file
-                about = metadata(file, "split", {"classes", "input"})
+                about = metadata(file, "split", {"classes", "input", "origin"})
             arrays = _mapped(path)
             return cls(
                 arrays["features"],
@@ -140,6 +143,7 @@ class Split:
                 InputSpec.from_json(about["input"]),
                 arrays["names"],
                 arrays.get("images"),
+                Origin.from_json(about["origin"]),
             )
         except (SafetensorError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
@@ -186,6 +190,7 @@ def write_split(
     spec: InputSpec,
     feature_count: int,
     with_images: bool,
+    origin: Origin = UNKNOWN,
 ) -> None:
     """Write a split's file, whole or not at all: features and their images, a chunk at a time.
 
@@ -200,7 +205,7 @@ def write_split(
         shapes["images"] = (number, *spec.image_shape)
     shapes["names"] = (len(lines),)
 
-    about = {"classes": classes, "input": spec.to_json()}
+    about = {"classes": classes, "input": spec.to_json(), "origin": origin.to_json()}
     header: dict[str, Any] = {"__metadata__": {"split": json.dumps(about, ensure_ascii=False)}}
     end = 0
     for name, shape in shapes.items():

@@ -5,7 +5,7 @@ class) or `torchvision` (whatever one of its classes reads).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from stages.formats.idx import read_idx
+from stages.formats.origin import UNKNOWN, Origin
 from stages.images.decoding import Pictures
 from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
@@ -45,18 +46,25 @@ class Dataset:
     train: RawSplit
     test: RawSplit | None
     label_names: tuple[str, ...] = ()
+    origin: Origin = UNKNOWN
 
 
-class _IdxDescription(BaseModel):
+class _OriginDescription(BaseModel):
+    name: str = "unnamed"
+    licence: str | None = None
+    source: str | None = None
+
+
+class _IdxDescription(_OriginDescription):
     format: Literal["idx"]
     classes: tuple[str, ...]
 
 
-class _PicturesDescription(BaseModel):
+class _PicturesDescription(_OriginDescription):
     format: Literal["pictures"]
 
 
-class _TorchvisionDescription(BaseModel):
+class _TorchvisionDescription(_OriginDescription):
     format: Literal["torchvision"]
     class_name: str = Field(alias="class")
     train: dict[str, Any]  # the arguments that select the split
@@ -92,10 +100,12 @@ def read_dataset(raw: Path) -> Dataset:
             f"{path}: not the description of a data set ({message[:200]}); {REMEDY}"
         ) from None
     if isinstance(about, _IdxDescription):
-        return _idx(raw, about.classes)
-    if isinstance(about, _TorchvisionDescription):
-        return _torchvision(raw, about)
-    return _pictures(raw)
+        dataset = _idx(raw, about.classes)
+    elif isinstance(about, _TorchvisionDescription):
+        dataset = _torchvision(raw, about)
+    else:
+        dataset = _pictures(raw)
+    return replace(dataset, origin=Origin(about.name, about.licence, about.source))
 
 
 def _pictures(raw: Path) -> Dataset:

@@ -72,8 +72,7 @@ def exact_model(
 def _content(split: Split, params: TrainParams, weights: Weights) -> bytes:
     k = len(split.classes)
     weight, bias = weights[:-k].reshape(k, -1), weights[-k:]
-    model = Model(weight, bias, split.classes, split.spec)
-    return model.serialized(params.model_dump())
+    return Model(weight, bias, split.classes, split.spec, params.model_dump()).serialized()
 
 
 def main(

@@ -48,9 +48,13 @@ class SGD:
         for weight, gradient, velocity in zip(
             self.weights, gradients, self.velocities, strict=True
         ):
-            gradient.add_(weight, alpha=self.weight_decay)
-            velocity.mul_(self.momentum).add_(gradient)
-            direction = gradient.add_(velocity, alpha=self.momentum) if self.nesterov else velocity
+            if self.weight_decay:
+                gradient.add_(weight, alpha=self.weight_decay)
+            direction = gradient
+            if self.momentum:
+                direction = velocity.mul_(self.momentum).add_(gradient)
+                if self.nesterov:
+                    direction = gradient.add_(velocity, alpha=self.momentum)
             weight.sub_(direction, alpha=learning_rate)
 
 

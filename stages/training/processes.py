@@ -32,7 +32,7 @@ class Processes:
 
     def part(self, batch: Tensor) -> Tensor:
         """Take this process's part of a batch, (n,) -> (n / count or so,); it may be empty."""
-        return batch[self.rank :: self.count]
+        return batch[self.rank :: self.count] if self.count > 1 else batch
 
     def add_up(self, *tensors: Tensor) -> None:
         """Replace each tensor, in place, by its sum over the processes, in one exchange."""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,14 @@ def test_huge_logits_give_finite_log_probabilities() -> None:
 
 
 def test_a_model_comes_back_from_its_file_in_float32(tmp_path: Path) -> None:
-    model, path = random_model(), tmp_path / "folder" / "model.safetensors"
-    model.save(path, {"learning_rate": 0.1})
+    model, path = replace(random_model(), params={"rate": 0.1}), tmp_path / "folder" / "model"
+    model.save(path)
     loaded = Model.load(path)
     for found, exact in ((loaded.weight, model.weight), (loaded.bias, model.bias)):
         assert found.dtype == np.float64
         assert np.array_equal(found, exact.astype(np.float32))
-    assert (loaded.classes, loaded.spec) == (("a", "b", "c"), SPEC)
-    assert loaded.serialized({"learning_rate": 0.1}) == path.read_bytes()
+    assert (loaded.classes, loaded.spec, loaded.params) == (("a", "b", "c"), SPEC, {"rate": 0.1})
+    assert loaded.serialized() == path.read_bytes()
 
 
 def test_a_missing_model_is_told_with_the_remedy(tmp_path: Path) -> None:
@@ -84,9 +85,22 @@ WEIGHT, BIAS = np.zeros((3, 60), np.float32), np.zeros(3, np.float32)
         ({}, {"classes": [["a"], ["b"], ["c"]]}, "classes: found .*; expected a list of names"),
         ({}, {"input": SPEC.to_json() | {"height": 5}}, "found 60 weights per class; expected 75"),
         ({}, {"input": SPEC.to_json() | {"fit": "squash"}}, "fit: found 'squash'"),
-        ({}, None, "metadata model: found None; expected an object with the keys classes, input"),
-        ({}, "[]", r"metadata model: found \[\]; expected an object with the keys classes, input"),
-        ({}, '{"classes": ["a", "b", "c"]}', "expected an object with the keys classes, input"),
+        ({}, {"params": []}, r"params: found \[\]; expected an object"),
+        (
+            {},
+            None,
+            "metadata model: found None; expected .* keys classes, input, params",
+        ),
+        (
+            {},
+            "[]",
+            r"metadata model: found \[\]; expected .* keys classes, input, params",
+        ),
+        (
+            {},
+            '{"classes": ["a", "b", "c"]}',
+            "expected .* keys classes, input, params",
+        ),
         ({}, "{", "Expecting"),
         ({}, NESTED, "recursion"),
         ({}, f'{{"classes": {NESTED}}}', "recursion"),
@@ -117,7 +131,7 @@ def test_a_model_without_one_of_its_tensors_or_its_metadata_is_refused(tmp_path:
 
 def test_a_damaged_model_is_refused_or_still_a_valid_one(tmp_path: Path) -> None:
     problems = []
-    for content in damaged(random_model().serialized({})):
+    for content in damaged(random_model().serialized()):
         (tmp_path / "m").write_bytes(content)
         try:
             model = Model.load(tmp_path / "m")
@@ -132,7 +146,7 @@ def test_a_damaged_model_is_refused_or_still_a_valid_one(tmp_path: Path) -> None
 
 
 def test_a_models_metadata_is_json_of_its_own_keys_alone() -> None:
-    content = random_model().serialized({"seed": 1})
+    content = replace(random_model(), params={"seed": 1}).serialized()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     about = json.loads(header["__metadata__"]["model"])
     assert about == ABOUT | {"params": {"seed": 1}}

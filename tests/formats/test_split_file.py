@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.formats.input_spec import InputSpec
+from stages.formats.origin import UNKNOWN, Origin
 from stages.formats.split_file import Split, write_split
 from tests.conftest import ROOT
 from tests.formats.hostile import NESTED, damaged, short, write
@@ -43,7 +44,7 @@ def test_a_split_comes_back_from_its_file_which_has_safetensors_own_bytes(
     saved = pixel_split(images, labels, ("naïve", "二", 'a "b", c'), "pad", names)
     path = tmp_path_factory.mktemp("images") / "split.safetensors"
     saved.save(path)
-    about = {"classes": saved.classes, "input": saved.spec.to_json()}
+    about = {"classes": saved.classes, "input": saved.spec.to_json(), "origin": UNKNOWN.to_json()}
     assert path.read_bytes() == safetensors.numpy.save(
         {"features": saved.features, "labels": labels, "names": names},
         {"split": json.dumps(about, ensure_ascii=False)},
@@ -94,7 +95,9 @@ def test_a_split_written_in_chunks_has_safetensors_own_bytes(
     tensors: dict[str, Any] = {"features": features, "labels": labels, "names": lines(*names)}
     if with_images:
         tensors["images"] = images
-    about = json.dumps({"classes": "abcdefghijklm", "input": spec.to_json()})
+    about = json.dumps(
+        {"classes": "abcdefghijklm", "input": spec.to_json(), "origin": UNKNOWN.to_json()}
+    )
     assert path.read_bytes() == safetensors.numpy.save(tensors, {"split": about})
 
 
@@ -118,6 +121,26 @@ def test_a_split_of_gradients_has_images_only_if_they_were_stored(tmp_path: Path
     loaded = Split.load(tmp_path / "s")
     assert (loaded.images == 3).all()
     assert loaded.features.shape == (2, 9)
+
+
+def test_a_split_says_where_its_images_come_from(tmp_path: Path) -> None:
+    origin = Origin("animals", "CC0", None, {"train": 7, "test": 2}, {"size": [2, 2]})
+    split = Split(FEATURES, LABELS, ("a", "b"), InputSpec(1, 2, 2), origin=origin)
+    split.save(tmp_path / "s")
+    assert Split.load(tmp_path / "s").origin == origin
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *(None, {}, UNKNOWN.to_json() | {"more": 1}, UNKNOWN.to_json() | {"name": 3}),
+        *(UNKNOWN.to_json() | {"licence": []}, UNKNOWN.to_json() | {"counts": []}),
+        UNKNOWN.to_json() | {"counts": {"train": -1}},
+    ],
+)
+def test_an_impossible_origin_is_refused(about: object) -> None:
+    with pytest.raises(ValueError, match="found .*; expected"):
+        Origin.from_json(about)
 
 
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows files have no holes")
@@ -161,7 +184,7 @@ LABELS = np.array([0, 1])
 FEATURES = np.zeros((2, 4), np.uint8)
 TENSORS: dict[str, Any] = {"features": FEATURES, "labels": LABELS, "names": lines("x", "y")}
 SPEC = InputSpec(1, 2, 2).to_json()
-ABOUT = {"classes": ["a", "b"], "input": SPEC}
+ABOUT = {"classes": ["a", "b"], "input": SPEC, "origin": UNKNOWN.to_json()}
 
 
 @pytest.mark.parametrize(
@@ -196,9 +219,9 @@ ABOUT = {"classes": ["a", "b"], "input": SPEC}
         ({}, {"classes": ["a" * 20_000] * 2}, "classes: found .*; expected distinct names"),
         ({}, {"input": SPEC | {"fit": "squash"}}, "fit: found 'squash'; expected crop or pad"),
         ({}, {"input": SPEC | {"height": 3}}, r"features: found \(2, 4\) .*expected \(2, 6\)"),
-        ({}, None, "metadata split: found None; expected an object with the keys classes, input"),
-        ({}, "7", "metadata split: found 7; expected an object with the keys classes, input"),
-        ({}, '{"input": {}}', "expected an object with the keys classes, input"),
+        ({}, None, "metadata split: found None; expected .* keys classes, input, origin"),
+        ({}, "7", "metadata split: found 7; expected .* keys classes, input, origin"),
+        ({}, '{"input": {}}', "expected .* keys classes, input, origin"),
         ({}, "{", "Expecting"),
         ({}, NESTED, "recursion"),
     ],

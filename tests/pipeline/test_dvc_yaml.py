@@ -12,6 +12,7 @@ import yaml
 from stages.base.params import Params
 from stages.download import DownloadParams
 from stages.evaluate import EvaluateParams
+from stages.report.page import FILES
 from stages.sources.known_datasets import DATASETS
 from stages.tensorize import TensorizeParams
 from stages.training.settings import TrainParams
@@ -19,6 +20,7 @@ from tests.conftest import ROOT
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
+PACKAGES = [str(path.parent.relative_to(ROOT)) for path in (ROOT / "stages").rglob("__init__.py")]
 # DVC leaves these names out of its run cache's keys, at any depth (StageCache, 3.67.1). A param of
 # such a name must be listed in full, or another value would restore the results of the first.
 OVERLOOKED = {"size", "nfiles"}
@@ -59,11 +61,15 @@ def outs_of(stage: str) -> dict[str, bool]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_yaml_lists_the_code_that_a_stage_imports(stage: str) -> None:
-    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
+    code = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
     assert sorted(code) == sorted(imports_of(f"stages.{stage}"))
 
 
-PACKAGES = [str(path.parent.relative_to(ROOT)) for path in (ROOT / "stages").rglob("__init__.py")]
+def test_the_deps_of_evaluate_name_every_file_of_the_page() -> None:
+    assets = [dep for dep in STAGES["evaluate"]["deps"] if "/page_assets/" in dep]
+    folder = ROOT / "stages/report/page_assets"
+    assert sorted(assets) == sorted(f"stages/report/page_assets/{name}" for name in FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))

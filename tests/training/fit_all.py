@@ -44,7 +44,7 @@ def fitted(split: Split, params: TrainParams, processes: Processes) -> list[str]
     history = History(params, examples, processes)
     for step in fit(params, examples, len(split.classes), processes):
         history.add(step)
-    model = hashlib.sha256(published(step, split).serialized({})).hexdigest()
+    model = hashlib.sha256(published(step, split, params).serialized()).hexdigest()
     rows = [f"{row.training_loss:.6f} {row.validation_loss:.6f}" for row in history.rows]
     return [model, *rows]
 

@@ -1,0 +1,48 @@
+"""Origin: where the images of a test split come from, for the report of a run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The data set and how it was split.
+
+    name: of the data set.  licence, source: None if they are not known.  counts: images by split.
+    params: of `tensorize`, by name.
+    """
+
+    name: str = "unnamed"
+    licence: str | None = None
+    source: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for text in ("name", "licence", "source"):
+            value = getattr(self, text)
+            if not isinstance(value, str) and (value is not None or text == "name"):
+                raise ValueError(f"{text}: found {value!r:.200}; expected text")
+        for mapping in (self.counts, self.params):
+            if not isinstance(mapping, dict) or not all(isinstance(key, str) for key in mapping):
+                raise ValueError(f"found {mapping!r:.200}; expected an object")
+        if not all(type(count) is int and count >= 0 for count in self.counts.values()):
+            raise ValueError(f"counts: found {self.counts!r:.200}; expected numbers of images")
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, about: Any) -> "Origin":
+        """Read what `to_json` gave; raises ValueError if `about` is anything else."""
+        keys = [entry.name for entry in fields(cls)]
+        if not isinstance(about, dict) or sorted(about) != sorted(keys):
+            raise ValueError(
+                f"origin: found {about!r:.200}; expected an object with the keys {', '.join(keys)}"
+            )
+        return cls(**about)
+
+
+UNKNOWN = Origin()

@@ -1,0 +1,381 @@
+"""A run -> one HTML page that shows it, and lets anyone try the model, without a single request.
+
+The page is page_assets/page.html with the style sheet, the scripts and the data in it; the scripts
+compute features and probabilities by the same steps as Python. Its bytes depend on the content
+alone. Its content security policy allows its own scripts and style, by their hashes, and no
+request. Names are hostile until escaped: text in markup is escaped here, and all other data is JSON
+in which no "<" stands, which the scripts put into text nodes and attributes alone.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.report.model_card import sections
+from stages.report.page_data import PageData, percent
+
+__all__ = ["PageData", "render"]
+
+ASSETS = Path(__file__).parent / "page_assets"
+SCRIPTS = (  # in the order in which they stand in the page
+    *("dom.js", "features.js", "model.js", "pictures.js", "drawing.js"),
+    *("charts.js", "confusion.js", "try.js", "page.js"),
+)
+FILES = ("page.html", "page.css", *SCRIPTS)
+
+PICTURE_BYTES = 2**20  # of the pictures that can be listed; a third more in base64
+PICK_BYTES = 2**19  # of the pictures to pick, where the others are reduced
+WEIGHT_BYTES = 2**23  # beyond it there is no trying
+LISTED_SIDE = 48  # pixels; a picture that is larger is reduced
+RIGHT, RIGHT_PER_CLASS = 240, 12  # pictures answered correctly, at most
+PICKS = 20  # pictures to pick, of either kind
+MATRIX_CLASSES = 100  # in the confusion matrix: those confused most
+DRAWN_SIDE = 64  # pixels, of the largest square that one can draw
+SAMPLE = 1000  # test images that show how the data set places its ink
+
+
+def render(data: PageData) -> str:
+    """The page."""
+    assets = {name: (ASSETS / name).read_text(encoding="utf-8") for name in FILES}
+    scripts = [f"\n{assets[name]}" for name in SCRIPTS]
+    policy = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none';"
+        f" style-src {_hash(assets['page.css'])}; script-src {' '.join(map(_hash, scripts))}"
+    )
+    run = _run(data)
+    texts = {key: _escaped(text) for key, text in _texts(data, run).items()}
+    return Template(assets["page.html"]).substitute(
+        texts,
+        policy=escape(policy, quote=False),
+        css=assets["page.css"],
+        body=_body(data, run["manner"]),
+        run=_json(run),
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _json(value: Any) -> str:
+    """JSON in ASCII that ends no element and opens no comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
+    return text.replace("<", "\\u003c")
+
+
+def _escaped(text: str) -> str:
+    return escape(text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}"))
+
+
+def _base64(array: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+
+def _rounded(values: Any) -> list[Any]:
+    """Floats with six decimals, as what is published has; None stays."""
+    return [None if value is None else round(float(value), 6) for value in values]
+
+
+def _body(data: PageData, manner: Mapping[str, Any] | None) -> str:
+    classes = ["words"] if max(map(len, data.classes)) > 2 else []  # or signs, such as digits
+    if manner and manner["thin"]:
+        classes.append(f"thin-{manner['ink']}")
+    return f' class="{" ".join(classes)}"' if classes else ""
+
+
+def _texts(data: PageData, run: Mapping[str, Any]) -> dict[str, str]:
+    """The text of page.html's places, not yet escaped."""
+    measured = data.metrics
+    images = f"{measured['images']:,}"
+    return {
+        "title": data.title,
+        "accuracy": _nowrap(percent(measured["accuracy"])),
+        "accuracy_value": str(measured["accuracy"]),
+        "images": images,
+        "errors": f"{measured['errors']:,}",
+        "baseline": _nowrap(percent(measured["baseline_accuracy"])),
+        "most_frequent": data.classes[int(data.confusion_counts.sum(1).argmax())],
+        "balanced_accuracy": _nowrap(percent(measured["balanced_accuracy"])),
+        "cross_entropy": f"{measured['cross_entropy']:.4f}",
+        "calibration": _nowrap(percent(measured["expected_calibration_error"])),
+        "summary": _summary(data),
+        "invitation": _invitation(run["manner"]),
+        "seen": _what_the_model_sees(data, run["manner"]),
+        "exact": _what_is_exact(data),
+        "left_out": _left_out(run),
+        "looks": _what_it_looks_for(data),
+    }
+
+
+def _nowrap(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _summary(data: PageData) -> str:
+    counts = data.counts
+    validation = counts.get("validation", 0)
+    chosen = f", with {validation:,} more to choose params by" if validation else ""
+    return (
+        "A logistic regression: one linear layer, trained on"
+        f" {counts.get('train', 0):,} pictures{chosen}. What it sees of a picture is {data.seen}."
+    )
+
+
+def _invitation(manner: Mapping[str, Any] | None) -> str:
+    """What can be put in."""
+    where = "The features and the probabilities are computed here, by the steps of the pipeline."
+    if manner:
+        return f"Draw with a mouse, a finger or a pen, or pick a test picture. {where}"
+    return f"Pick a test picture, or bring a file. {where}"
+
+
+def _what_the_model_sees(data: PageData, manner: Mapping[str, Any] | None) -> str:
+    _, height, width = data.image_shape
+    how = ["centred"] if manner else []
+    if data.deskew:
+        how.append("set upright")
+    size = f"{height} \N{MULTIPLICATION SIGN} {width}"
+    return f"What the model sees: {size} pixels" + "".join(f", {word}" for word in how)
+
+
+def _what_is_exact(data: PageData) -> str:
+    text = (
+        "A linear model can say exactly why: what its features contribute and its bias add up to"
+        " the score."
+    )
+    if data.features == "gradients":
+        text += " What a pair of gradients contributes counts half in each of its two cells."
+    return text
+
+
+def _left_out(run: Mapping[str, Any]) -> str:
+    """What the page has no room for."""
+    text = ""
+    if not run["confusion"]["complete"]:
+        text += f" Of the classes, the {MATRIX_CLASSES} that are confused most are shown."
+    if (held := run["pictures"]["errors"]) < run["errors"]:
+        room = f"{PICTURE_BYTES // 2**20} MiB"
+        text += (
+            f" The page has room for {room} of pictures: of {run['errors']:,} mistakes the worst"
+            f" {held:,}."
+        )
+    if "weights" not in run:
+        text += " The model is too large for a page in which it can be tried."
+    return text
+
+
+def _what_it_looks_for(data: PageData) -> str:
+    if data.features == "pixels":
+        return "Each pixel's weight for a class, less the mean of its weights for all classes."
+    return (
+        "The edges that speak for each class and against it, cell by cell: the weight of an edge,"
+        " less the mean over the classes, times how strong such edges usually are. Pairs of edges,"
+        " which decide as well, are not drawn."
+    )
+
+
+def _run(data: PageData) -> dict[str, Any]:
+    """All that the scripts are given."""
+    held = _held(data)
+    box = _box(data.image_shape)
+    pictures = data.images[held.tests] if box == 1 else reduced(data.images[held.tests], box)
+    counts = data.confusion_counts
+    classes = list(data.classes)
+    run: dict[str, Any] = {
+        "bins": data.params.get("evaluate", {}).get("calibration_bins", len(data.reliability)),
+        "card": [asdict(section) for section in sections(data)],
+        "classes": classes,
+        "confusion": _confusion(counts),
+        "errors": int((data.actual != data.predicted).sum()),
+        "history": [[row[0], *_rounded(row[1:])] for row in data.history],
+        "manner": manner_of(data.images) if _can_be_drawn(data.image_shape) else None,
+        "model": {
+            "deskew": data.deskew,
+            "features": data.features,
+            "fit": data.fit,
+            "shape": data.image_shape,
+        },
+        "params": data.rows_of_params,
+        "perClass": _per_class(counts),
+        "picks": {"right": held.right, "wrong": held.wrong},
+        "pictures": {
+            "bytes": _base64(pictures),
+            "errors": held.errors,
+            "shape": pictures.shape[1:],
+            "whole": box == 1,
+        },
+        "reliability": [[*_rounded(row[:2]), int(row[2])] for row in data.reliability],
+        "tests": [
+            [
+                data.pictures[i],
+                int(data.actual[i]),
+                int(data.predicted[i]),
+                round(float(data.confidence[i]), 6),
+                round(float(data.actual_probability[i]), 6),
+            ]
+            for i in held.tests.tolist()
+        ],
+    }
+    if box > 1:
+        run["picks"]["bytes"] = _base64(data.images[held.tests[held.right + held.wrong]])
+    if data.weight.size * 4 <= WEIGHT_BYTES:
+        run["biases"] = _base64(data.bias.astype("<f4"))
+        run["weights"] = _base64(data.weight.astype("<f4"))
+    return run
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The test images in the page, the least probable actual class first.
+
+    tests: their indices.  errors: how many of them are mistakes.  right, wrong: which can be
+    picked, as places in `tests`.
+    """
+
+    tests: NDArray[np.int64]
+    errors: int
+    right: list[int]
+    wrong: list[int]
+
+
+def _held(data: PageData) -> _Held:
+    """As many as there is room for: some that are right of each class, and the worst mistakes."""
+    gain = -losses(data)  # the worst first
+    channels, height, width = data.image_shape
+    box = _box(data.image_shape)
+    room = max(2, PICTURE_BYTES // (channels * -(-height // box) * -(-width // box)))
+    size = channels * height * width
+    picks = PICKS if box == 1 else min(PICKS, max(1, PICK_BYTES // (2 * size)))
+
+    right, firsts = _right(data, gain, room // 4)
+    wrong = np.flatnonzero(data.actual != data.predicted)
+    wrong = wrong[np.argsort(gain[wrong], kind="stable")][: room - len(right)]
+    tests = np.array(sorted({*right, *wrong.tolist()}), np.int64)
+    tests = tests[np.argsort(gain[tests], kind="stable")]
+    place = {test: at for at, test in enumerate(tests.tolist())}
+    return _Held(
+        tests,
+        len(wrong),
+        [place[test] for test in firsts[:picks]],
+        [place[test] for test in wrong[:picks].tolist()],
+    )
+
+
+def losses(data: PageData) -> NDArray[np.float64]:
+    """The loss of each test image, (N,), in nats with six decimals, as it is published."""
+    loss: NDArray[np.float64] = -np.log(np.maximum(data.actual_probability, 1e-300))
+    return loss.round(6)
+
+
+def _box(shape: tuple[int, int, int]) -> int:
+    """How many pixels a side become one where a picture is only listed."""
+    return -(-max(shape[1:]) // LISTED_SIDE)
+
+
+def _right(data: PageData, gain: NDArray[np.float64], room: int) -> tuple[list[int], list[int]]:
+    """Images answered correctly: two of each class as they come, then those least sure of.
+
+    All of them, and the first of each class.
+    """
+    per_class = min(RIGHT_PER_CLASS, max(1, RIGHT // len(data.classes)))
+    rounds: list[list[int]] = [[] for _ in range(per_class)]
+    correct = np.flatnonzero(data.actual == data.predicted)
+    by_class = np.argsort(data.actual[correct], kind="stable")
+    ends = np.searchsorted(data.actual[correct][by_class], np.arange(len(data.classes) + 1))
+    for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        of = correct[by_class[start:end]]
+        unsure = of[np.argsort(gain[of], kind="stable")][:per_class]
+        chosen = list(dict.fromkeys([*of[:2].tolist(), *unsure.tolist()]))
+        for nth, test in zip(rounds, chosen, strict=False):
+            nth.append(test)
+    right = [test for nth in rounds for test in nth][: max(1, room)]
+    return right, [test for test in rounds[0] if test in set(right)]
+
+
+def _confusion(counts: NDArray[np.int64]) -> dict[str, Any]:
+    """The matrix, of the classes that are confused most where there are too many."""
+    wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    shown = np.sort(np.argsort(-wrong, kind="stable")[:MATRIX_CLASSES])
+    return {
+        "complete": len(shown) == len(counts),
+        "counts": counts[np.ix_(shown, shown)].tolist(),
+        "of": counts.sum(1).tolist(),
+        "shown": shown.tolist(),
+    }
+
+
+def _per_class(counts: NDArray[np.int64]) -> list[list[Any]]:
+    """For each class its images, precision, recall and F1; None where that is 0 / 0."""
+    hits, actual, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+
+    def share(part: int, of: int) -> float | None:
+        return round(part / of, 6) if of else None
+
+    return [
+        [n, share(hit, answers), share(hit, n), share(2 * hit, n + answers)]
+        for hit, n, answers in zip(hits.tolist(), actual.tolist(), predicted.tolist(), strict=True)
+    ]
+
+
+def reduced(images: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
+    """Images whose pixels are the means of boxes of `box` x `box` pixels, fewer at the edges."""
+    height, width = images.shape[2:]
+    rows, columns = np.arange(0, height, box), np.arange(0, width, box)
+    counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    sums = np.add.reduceat(images, rows, axis=2, dtype=np.float64)
+    means = np.add.reduceat(sums, columns, axis=3) / counts
+    rounded: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return rounded
+
+
+def _can_be_drawn(shape: tuple[int, int, int]) -> bool:
+    channels, height, width = shape
+    return channels == 1 and height == width <= DRAWN_SIDE
+
+
+def manner_of(images: NDArray[np.uint8]) -> dict[str, Any]:
+    """How a data set of grey squares places its ink, measured on the first SAMPLE images.
+
+    ink: light or dark, whichever the margin is not.  side: the longer side of the box around it.
+    by: mass or box, whichever centre lies at more nearly the same place, and centre: that place,
+    (y, x).  pen: the width of a stroke, twice its area by the length of its outline.  thin: whether
+    that is a pen's. In pixels; medians of ratios of integers, the same on every machine.
+    """
+    pixels = images[:SAMPLE, 0].astype(np.int64)  # (n, H, W)
+    size = pixels.shape[1]
+    edge = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
+    light = bool(np.median(edge) < 128)
+    ink = pixels if light else 255 - pixels
+    ink = ink[ink.max((1, 2)) > 32]  # those that show something
+    if not len(ink):
+        ink = np.full((1, size, size), 255)
+    at = np.arange(size)
+    mass = ink.sum((1, 2))[:, None]
+    by_mass = np.stack([ink.sum(2) @ at, ink.sum(1) @ at], axis=1) / mass  # (n, 2)
+    occupied = np.stack([(ink > 32).any(2), (ink > 32).any(1)], axis=1)  # (n, 2, size)
+    first, last = occupied.argmax(2), size - 1 - occupied[..., ::-1].argmax(2)  # (n, 2)
+    by_box = (first + last) / 2
+    steady = by_mass.var(0).sum() <= by_box.var(0).sum()
+    outline = np.abs(np.diff(ink, axis=1, prepend=0, append=0)).sum((1, 2))
+    outline += np.abs(np.diff(ink, axis=2, prepend=0, append=0)).sum((1, 2))
+    # On average over directions, |dx| + |dy| is 4 / pi times the length of a step.
+    pen = float(np.median(mass[:, 0] / outline)) * 2 * 1.2732
+    return {
+        "by": "mass" if steady else "box",
+        "centre": np.round(np.median(by_mass if steady else by_box, axis=0), 1).tolist(),
+        "ink": "light" if light else "dark",
+        "pen": round(min(max(pen, 1.0), size / 6), 1),
+        "side": int(np.median((last - first + 1).max(1))),
+        "thin": pen <= size / 8,
+    }

@@ -1,0 +1,143 @@
+// The confusion matrix, a grid to walk through, and the list of the pictures behind a cell.
+
+const FIRST = 24; // mistakes that are listed before a cell is chosen
+const BROAD = 24; // classes up to which a cell shows its number
+
+/** The name of class k, isolated from the direction of the text around it. */
+function named(run, k) {
+  return element("bdi", { class: "name", title: run.classes[k] }, run.classes[k]);
+}
+
+/** The matrix of run.confusion: {shown: classes, counts: (shown, shown), of: images by class}. */
+function confusionMatrix(run, choose) {
+  const { shown, counts, of } = run.confusion;
+  const table = element("table", {
+    role: "grid", id: "matrix", class: shown.length > BROAD ? "dense" : "",
+    "aria-label": "Confusion matrix: a row for each actual class, a column for each answer",
+  });
+  const heads = shown.map((k) => element(
+    "th", { role: "columnheader", scope: "col" }, element("span", {}, named(run, k)),
+  ));
+  const corner = element("td", { class: "corner" }, "actual \u2193\nanswer \u2192");
+  table.append(element("thead", {}, element("tr", {}, corner, ...heads)));
+  const shares = counts.map((row, i) => row.map((n) => (of[shown[i]] ? n / of[shown[i]] : 0)));
+  const most = Math.max(...shares.map((row, i) => Math.max(...row.map((s, j) => (i === j ? 0 : s))))) || 1;
+  const cells = shown.map((actual, i) => shown.map((predicted, j) => {
+    const n = counts[i][j], right = i === j;
+    const cell = element("td", {
+      role: "gridcell", tabindex: i || j ? -1 : 0, "aria-selected": "false",
+      "data-actual": run.classes[actual], "data-predicted": run.classes[predicted],
+      class: `${right ? "right" : "wrong"}${n ? "" : " none"}`,
+      "aria-label": right
+        ? `${n} of ${run.classes[actual]} named correctly`
+        : `${n} of ${run.classes[actual]} taken for ${run.classes[predicted]}`,
+    }, shown.length > BROAD ? "" : n || "\u00b7");
+    cell.style.setProperty("--share", (right ? shares[i][j] : Math.sqrt(shares[i][j] / most)).toFixed(3));
+    return cell;
+  }));
+  const body = element("tbody", {});
+  cells.forEach((row, i) => body.append(element(
+    "tr", {}, element("th", { role: "rowheader", scope: "row" }, named(run, shown[i])), ...row,
+  )));
+  table.append(body);
+
+  const place = (cell) => [cell.parentElement.rowIndex - 1, cell.cellIndex - 1];
+  const pick = (cell) => {
+    for (const other of table.querySelectorAll("[aria-selected=true]")) {
+      other.setAttribute("aria-selected", "false");
+    }
+    cell.setAttribute("aria-selected", "true");
+    const [i, j] = place(cell);
+    choose(shown[i], shown[j], counts[i][j]);
+  };
+  const go = (cell) => {
+    table.querySelector("[tabindex='0']").tabIndex = -1;
+    cell.tabIndex = 0;
+    cell.focus();
+  };
+  table.addEventListener("click", ({ target }) => {
+    const cell = target.closest("[role=gridcell]");
+    if (!cell) return;
+    go(cell);
+    pick(cell);
+  });
+  table.addEventListener("keydown", (event) => {
+    const cell = event.target.closest("[role=gridcell]");
+    if (!cell) return;
+    const [i, j] = place(cell), last = shown.length - 1;
+    const moves = {
+      ArrowUp: [i - 1, j], ArrowDown: [i + 1, j], ArrowLeft: [i, j - 1], ArrowRight: [i, j + 1],
+      Home: [event.ctrlKey ? 0 : i, 0], End: [event.ctrlKey ? last : i, last],
+    };
+    if (event.key in moves) {
+      const [row, column] = moves[event.key].map((at) => Math.min(last, Math.max(0, at)));
+      go(cells[row][column]);
+    } else if (event.key === "Enter" || event.key === " ") pick(cell);
+    else return;
+    event.preventDefault();
+  });
+  return table;
+}
+
+/** The list of pictures, of all mistakes or of one cell; `use` puts a picture into the field. */
+class PictureList {
+  constructor(run, use) {
+    Object.assign(this, { run, use });
+    this.wrong = run.tests.filter((test) => test.actual !== test.predicted);
+    find("all-mistakes").addEventListener("click", () => {
+      for (const cell of document.querySelectorAll("#matrix [aria-selected=true]")) {
+        cell.setAttribute("aria-selected", "false");
+      }
+      this.listMistakes(this.wrong.length);
+    });
+    this.listMistakes(FIRST);
+  }
+
+  listMistakes(limit) {
+    const listed = this.wrong.slice(0, limit), all = this.run.errors;
+    this.list("The worst mistakes", listed, all === 0
+      ? "The model makes no mistake on these pictures."
+      : `${whole(listed.length)} of ${whole(all)}, the least probable actual class first.`);
+    find("all-mistakes").hidden = listed.length === this.wrong.length;
+  }
+
+  listCell(actual, predicted, number) {
+    const listed = this.run.tests.filter((t) => t.actual === actual && t.predicted === predicted);
+    const pictures = number === 1 ? "picture" : "pictures";
+    const title = [named(this.run, actual), ` taken for `, named(this.run, predicted)];
+    const right = [named(this.run, actual), " named correctly"];
+    let note = `${whole(number)} ${pictures}, the least probable actual class first.`;
+    if (!number) note = "No picture.";
+    else if (listed.length < number) {
+      note = actual === predicted
+        ? `${whole(listed.length)} of ${whole(number)} ${pictures}: those the model was least sure of, and a few others.`
+        : `${whole(listed.length)} of ${whole(number)} ${pictures}: the page has room for no more.`;
+    }
+    this.list(actual === predicted ? right : title, listed, note);
+    find("all-mistakes").hidden = false;
+  }
+
+  list(title, tests, note) {
+    find("pictures-title").replaceChildren(...[title].flat());
+    find("pictures-note").textContent = note;
+    find("pictures").replaceChildren(...tests.map((test) => this.item(test)));
+  }
+
+  item(test) {
+    const { run } = this, of = (k) => run.classes[k];
+    const says = test.actual === test.predicted ? "is" : "is not";
+    const label = `${test.name}: ${of(test.actual)}, answer ${of(test.predicted)}`;
+    const canvas = pictureCanvas(test.picture, label);
+    const caption = [
+      element("span", { class: "verdict" }, named(run, test.actual),
+        ...(says === "is" ? [] : [" \u2192 ", named(run, test.predicted)])),
+      element("span", {}, `answer ${percent(test.confidence, 1)}`),
+    ];
+    if (says !== "is") caption.push(element("span", { class: "quiet" }, `actual ${percent(test.probability, 1)}`));
+    caption.push(element("span", { class: "quiet name", title: test.name }, test.name));
+    const content = this.use && test.whole
+      ? element("button", { type: "button", title: "Try it", onclick: () => this.use(test) }, canvas)
+      : canvas;
+    return element("li", { class: "picture" }, content, ...caption);
+  }
+}

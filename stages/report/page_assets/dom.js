@@ -1,0 +1,79 @@
+// Elements, numbers as text, and colours of the style sheet. Nothing here, nor anywhere else in the
+// page, turns text into markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element with attributes (or properties, or listeners "on...") and children. */
+function element(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+/** The same, of an SVG. */
+function shape(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== false) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const find = (id) => document.getElementById(id);
+
+function bytesOf(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+/** Numbers of 32 bits, lowest byte first, as they are on every machine that runs a browser. */
+const floatsOf = (base64) => Float64Array.from(new Float32Array(bytesOf(base64).buffer));
+
+const whole = (number) => number.toLocaleString("en-GB");
+
+/** A share as a percentage: 99.53 %, but never 100 % or 0 % of what is not all or nothing. */
+function percent(share, digits = 2) {
+  const least = 10 ** -digits;
+  if (share > 0 && share * 100 < least / 2) return `< ${least}\u00a0%`;
+  if (share < 1 && share * 100 > 100 - least / 2) return `> ${(100 - least).toFixed(digits)}\u00a0%`;
+  return `${(share * 100).toFixed(digits)}\u00a0%`;
+}
+
+/** With a sign, and a minus that is as wide as the plus. */
+function signed(number) {
+  const digits = Math.abs(number).toFixed(1);
+  return digits === "0.0" ? digits : `${number < 0 ? "\u2212" : "+"}${digits}`;
+}
+
+/** A colour of page.css, as it is now: light, dark or printed. */
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+const redrawn = [];
+
+/** Draw now, and again whenever the colours change. */
+function drawInColours(draw) {
+  draw();
+  redrawn.push(draw);
+}
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+matchMedia("print").addEventListener("change", redrawAll);
+
+function redrawAll() {
+  for (const draw of redrawn) draw();
+}
+
+/** Several steps of work, each in a moment when nothing else is to be done. */
+function whenIdle(steps) {
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 1));
+  const next = (deadline) => {
+    do steps.shift()?.();
+    while (steps.length && deadline?.timeRemaining() > 4);
+    if (steps.length) idle(next);
+  };
+  idle(next);
+}

@@ -1,0 +1,221 @@
+// The field to draw in: strokes of a pen -> a picture, placed as the pictures of the data set are.
+//
+// `manner` tells how they are: {ink: light or dark, side: of the box that holds the ink, centre: of
+// the ink (y, x), by: "mass" or "box", pen: the width of a stroke}, in pixels.
+
+const FIELD = 336; // pixels a side, at most
+const LARGEST = 4; // a small drawing is enlarged so many times at most
+const PLACED = 0.75; // pixels off the centre at which a picture counts as placed already
+
+class Field {
+  constructor(canvas, [, height], manner, changed) {
+    Object.assign(this, { canvas, height, manner, changed, strokes: [], pen: null });
+    canvas.width = canvas.height = height * Math.max(1, Math.floor(FIELD / height));
+    this.context = canvas.getContext("2d", { willReadFrequently: true });
+    this.clear();
+    canvas.addEventListener("pointerdown", (event) => this.begin(event));
+    canvas.addEventListener("pointermove", (event) => this.draw(event));
+    for (const end of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(end, (event) => this.end(event));
+    }
+    canvas.addEventListener("input", () => changed(this.picture())); // from a script that painted
+  }
+
+  clear() {
+    this.strokes = [];
+    this.shown = null;
+    this.context.fillStyle = this.manner.ink === "light" ? "black" : "white";
+    this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    this.leave();
+  }
+
+  /** Show a picture as it is; the next stroke begins a new drawing. */
+  show(picture) {
+    this.clear();
+    const small = new OffscreenCanvas(picture.width, picture.height);
+    paint(small, picture);
+    this.context.imageSmoothingEnabled = false;
+    this.context.drawImage(small, 0, 0, this.canvas.width, this.canvas.height);
+    this.shown = picture;
+    this.leave();
+  }
+
+  begin(event) {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    this.canvas.focus({ preventScroll: true });
+    if (this.shown && this.isAsLeft()) this.clear();
+    this.canvas.setPointerCapture?.(event.pointerId);
+    this.pen = event.pointerId;
+    this.strokes.push([]);
+    this.draw(event);
+  }
+
+  draw(event) {
+    if (event.pointerId !== this.pen) return;
+    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    const stroke = this.strokes.at(-1), coalesced = event.getCoalescedEvents?.() ?? [];
+    for (const { clientX, clientY } of coalesced.length ? coalesced : [event]) {
+      stroke.push([(clientX - left) / width, (clientY - top) / height]);
+    }
+    const size = this.canvas.width, known = this.isAsLeft();
+    const latest = stroke.slice(-coalesced.length - 2);
+    ink(this.context, this.manner, [latest], size, 0, 0, this.manner.pen * size / this.height);
+    if (known) this.leave();
+    this.changed(this.picture());
+  }
+
+  end(event) {
+    if (event.pointerId === this.pen) this.pen = null;
+    if (!this.isAsLeft()) this.changed(this.picture());
+  }
+
+  /** What the model is shown of what lies in the field. */
+  picture() {
+    if (!this.isAsLeft()) return this.placed();
+    return this.shown ?? (this.strokes.length ? this.rendered() : this.placed());
+  }
+
+  /** Remember what lies in the field, so that what something else paints there is noticed. */
+  leave() {
+    this.left = this.pixels();
+  }
+
+  isAsLeft() {
+    const pixels = this.pixels();
+    for (let i = 0; i < pixels.length; i++) if (pixels[i] !== this.left[i]) return false;
+    return true;
+  }
+
+  pixels() {
+    const { width, height } = this.canvas;
+    return new Uint32Array(this.context.getImageData(0, 0, width, height).data.buffer);
+  }
+
+  /** The strokes in the size, at the place and with the pen of the data set. */
+  rendered() {
+    const { height, manner } = this, points = this.strokes.flat();
+    const box = [0, 1].map((axis) => points.map((point) => point[axis]));
+    const [x0, y0] = box.map((values) => Math.min(...values));
+    const [x1, y1] = box.map((values) => Math.max(...values));
+    const scale = Math.min((manner.side - manner.pen) / Math.max(x1 - x0, y1 - y0), LARGEST * height);
+    const [y, x] = manner.by === "mass" ? [height / 2, height / 2] : fromEdge(manner.centre);
+    const left = x - scale * (x0 + x1) / 2, top = y - scale * (y0 + y1) / 2;
+    const first = this.written(scale, left, top);
+    if (manner.by === "box") return first;
+    const [dy, dx] = offset(first, manner);
+    return this.written(scale, left + dx, top + dy);
+  }
+
+  written(scale, left, top) {
+    const context = blank(this.height, this.manner);
+    ink(context, this.manner, this.strokes, scale, left, top, this.manner.pen);
+    return grey(context);
+  }
+
+  /** A picture of whatever lies in the field, left as it is where it is placed already. */
+  placed() {
+    const { height, manner, canvas } = this;
+    const context = blank(height, manner);
+    const pixels = { data: this.context.getImageData(0, 0, canvas.width, canvas.width).data };
+    const whole = averaged(pixels.data, canvas.width, height);
+    const box = inkBox(whole, manner);
+    if (!box) return whole;
+    const [dy, dx] = offset(whole, manner);
+    const side = Math.max(box.bottom - box.top, box.right - box.left);
+    if (Math.abs(side - manner.side) <= 1 && Math.max(Math.abs(dy), Math.abs(dx)) < PLACED) return whole;
+    const scale = Math.min(manner.side / side, LARGEST), factor = canvas.width / height;
+    const w = (box.right - box.left) * scale, h = (box.bottom - box.top) * scale;
+    const draw = (left, top) => {
+      const fresh = blank(height, manner);
+      fresh.imageSmoothingQuality = "high";
+      fresh.drawImage(
+        canvas, box.left * factor, box.top * factor,
+        (box.right - box.left) * factor, (box.bottom - box.top) * factor, left, top, w, h,
+      );
+      return grey(fresh);
+    };
+    const left = Math.round((height - w) / 2), top = Math.round((height - h) / 2);
+    const [my, mx] = offset(draw(left, top), manner);
+    return draw(left + Math.round(mx), top + Math.round(my));
+  }
+}
+
+const fromEdge = (centre) => centre.map((at) => at + 0.5); // a pixel's middle lies half a pixel in
+
+function blank(size, manner) {
+  const context = new OffscreenCanvas(size, size).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = manner.ink === "light" ? "black" : "white";
+  context.fillRect(0, 0, size, size);
+  return context;
+}
+
+function ink(context, manner, strokes, scale, left, top, pen) {
+  context.strokeStyle = manner.ink === "light" ? "white" : "black";
+  context.lineWidth = pen;
+  context.lineCap = context.lineJoin = "round";
+  for (const stroke of strokes) {
+    context.beginPath();
+    const points = stroke.map(([x, y]) => [left + scale * x, top + scale * y]);
+    context.moveTo(...points[0]);
+    for (const point of points.length > 1 ? points.slice(1) : points) context.lineTo(...point);
+    context.stroke();
+  }
+}
+
+/** The picture on a small canvas, which is grey. */
+function grey(context) {
+  const { width, height } = context.canvas;
+  const { data } = context.getImageData(0, 0, width, height);
+  return { channels: 1, height, width, data: Uint8Array.from({ length: width * height }, (_, i) => data[4 * i]) };
+}
+
+/** RGBA of a square -> a grey square of fewer pixels, each the mean of a box. */
+function averaged(rgba, size, small) {
+  const box = size / small, sums = new Float64Array(small * small);
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size; x++) {
+      sums[Math.floor(y / box) * small + Math.floor(x / box)] += rgba[4 * (y * size + x)];
+    }
+  }
+  const data = Uint8Array.from(sums, (sum) => Math.round(sum / (box * box)));
+  return { channels: 1, height: small, width: small, data };
+}
+
+const inkOf = (value, manner) => (manner.ink === "light" ? value : 255 - value);
+
+/** The box that holds all ink, its right and bottom beyond it; null if there is none. */
+function inkBox({ width, data }, manner) {
+  const box = { left: Infinity, top: Infinity, right: 0, bottom: 0 };
+  data.forEach((value, i) => {
+    if (!inkOf(value, manner)) return;
+    const x = i % width, y = Math.floor(i / width);
+    box.left = Math.min(box.left, x);
+    box.top = Math.min(box.top, y);
+    box.right = Math.max(box.right, x + 1);
+    box.bottom = Math.max(box.bottom, y + 1);
+  });
+  return box.right ? box : null;
+}
+
+/** How far the ink is off the place where the data set has it, (y, x). */
+function offset(picture, manner) {
+  const [y, x] = manner.by === "mass" ? massCentre(picture, manner) : boxCentre(picture, manner);
+  return [manner.centre[0] - y, manner.centre[1] - x];
+}
+
+function massCentre({ width, data }, manner) {
+  let mass = 0, sy = 0, sx = 0;
+  data.forEach((value, i) => {
+    const m = inkOf(value, manner);
+    mass += m;
+    sx += m * (i % width);
+    sy += m * Math.floor(i / width);
+  });
+  return mass ? [sy / mass, sx / mass] : manner.centre;
+}
+
+function boxCentre(picture, manner) {
+  const box = inkBox(picture, manner);
+  return box ? [(box.top + box.bottom - 1) / 2, (box.left + box.right - 1) / 2] : manner.centre;
+}

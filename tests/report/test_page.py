@@ -1,0 +1,290 @@
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.report.page import (
+    ASSETS,
+    FILES,
+    PICTURE_BYTES,
+    PageData,
+    losses,
+    manner_of,
+    reduced,
+    render,
+)
+from tests.report.runs import HOSTILE, Array, a_run, blocks, handwriting
+
+
+class Page(HTMLParser):
+    """The elements of a page, (tag, attributes), and the text in scripts and styles, and by id."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: dict[str, list[str]] = {"script": [], "style": []}
+        self.text: dict[str, str] = {}
+        self._open = ("", "")  # the tag and the id of the element that began last, until it ends
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag in self.raw:
+            self.raw[tag].append("")
+        self._open = (tag, attributes.get("id") or "")
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002  # named by the base class
+        self._open = ("", "")
+
+    def handle_data(self, data: str) -> None:
+        tag, name = self._open
+        if tag in self.raw:
+            self.raw[tag][-1] += data
+        elif name:
+            self.text[name] = self.text.get(name, "") + data
+
+    @property
+    def run(self) -> Any:
+        return json.loads(self.raw["script"][0])
+
+
+def a_small_run(**changes: Any) -> PageData:
+    images, labels = handwriting(60)
+    return replace(a_run(images, labels, mislabelled=0.2, deskewed=True), **changes)
+
+
+def reversed_mapping(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: reversed_mapping(value[key]) for key in reversed(value)}
+
+
+def test_the_bytes_depend_on_the_content_alone() -> None:
+    run = a_small_run()
+    shuffled = replace(
+        run,
+        params=reversed_mapping(run.params),
+        metrics=reversed_mapping(run.metrics),
+        counts=reversed_mapping(run.counts),
+        images=np.asfortranarray(run.images),
+        weight=np.asfortranarray(run.weight),
+    )
+    assert render(run) == render(run) == render(shuffled)
+
+
+def test_what_rounding_to_six_decimals_takes_away_changes_no_byte() -> None:
+    run = a_small_run()
+    assert render(run) == render(
+        replace(
+            run,
+            confidence=run.confidence.round(6) + 2e-7,
+            actual_probability=run.actual_probability * (1 + 1e-12),
+            reliability=[(c + 1e-12, a, n) for c, a, n in run.reliability],
+            history=[(i, loss + 1e-12, a, b) for i, loss, a, b in run.history],
+        )
+    )
+
+
+def test_every_file_of_the_page_is_used() -> None:
+    assert sorted(path.name for path in ASSETS.iterdir()) == sorted(FILES)
+
+
+def test_the_policy_allows_the_own_scripts_and_style_and_nothing_else() -> None:
+    page = Page(render(a_small_run()))
+    policy = next(
+        attributes["content"]
+        for tag, attributes in page.elements
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+
+    def hashes(texts: list[str]) -> str:
+        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    assert directives == {
+        "default-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "img-src": "data:",
+        "style-src": hashes(page.raw["style"]),
+        "script-src": hashes(page.raw["script"][1:]),
+    }
+
+
+def test_nothing_is_loaded_and_nothing_is_executed_from_markup() -> None:
+    page = Page(render(a_small_run()))
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            assert name not in ("src", "srcset", "style", "action"), (tag, name)
+            if name == "href":
+                assert (value or "").startswith(("#", "data:,")), value
+    code = "".join(page.raw["script"][1:] + page.raw["style"])
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "fetch("):
+        assert word not in code
+    assert re.findall(r"https?://[^\s\"]+", code) == ["http://www.w3.org/2000/svg"]
+
+
+def test_hostile_names_stay_text() -> None:
+    images, labels = blocks(60, len(HOSTILE), (3, 16, 16))
+    html = render(a_run(images, labels, names=HOSTILE, title=f"{HOSTILE[0]}{HOSTILE[4]}\0\ud800"))
+    plain = Page(render(a_run(images, labels, names=[f"name {i}" for i in range(5)])))
+    page = Page(html)
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
+    assert page.run["classes"] == list(HOSTILE)
+    assert html.count("</script") == len(page.raw["script"])
+    assert "<" not in page.raw["script"][0]
+    html.encode()
+
+
+def test_the_accuracy_stands_in_the_markup() -> None:
+    run = a_small_run()
+    page = Page(render(run))
+    accuracy = run.metrics["accuracy"]
+    assert page.text["accuracy"] == f"{accuracy:.2%}".replace("%", "\N{NO-BREAK SPACE}%")
+    values = [attributes.get("value") for _, attributes in page.elements]
+    assert str(accuracy) in values
+
+
+def held_in(run: PageData) -> list[tuple[int, int, int]]:
+    """The images in the page: actual and predicted class, index."""
+    return [
+        (actual, predicted, int(name.rpartition("/")[2]))
+        for name, actual, predicted, _, _ in Page(render(run)).run["tests"]
+    ]
+
+
+def test_all_mistakes_are_held_the_worst_first_and_some_of_each_class_that_are_right() -> None:
+    images, labels = handwriting(400)
+    run = a_run(images, labels, mislabelled=0.2)
+    held = held_in(run)
+    wrong = np.flatnonzero(run.actual != run.predicted)
+    worst = wrong[np.argsort(-losses(run)[wrong], kind="stable")]
+    assert len(wrong) > 20
+    assert [index for actual, predicted, index in held if actual != predicted] == worst.tolist()
+    right = [actual for actual, predicted, _ in held if actual == predicted]
+    assert set(right) == set(run.actual[run.actual == run.predicted].tolist())
+
+
+def test_pictures_that_are_held_are_those_of_the_split() -> None:
+    run = a_small_run()
+    page = Page(render(run)).run
+    pixels = np.frombuffer(base64.b64decode(page["pictures"]["bytes"]), np.uint8)
+    held = [index for _, _, index in held_in(run)]
+    assert page["pictures"]["whole"]
+    assert np.array_equal(pixels.reshape(-1, 1, 28, 28), run.images[held])
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 224, 224)])
+def test_a_page_of_many_mistakes_is_bounded_in_bytes_and_says_so(
+    shape: tuple[int, int, int],
+) -> None:
+    n = 10_000
+    images, labels = blocks(50, 10, shape)
+    run = a_run(images, labels)
+    rows = np.arange(n) % 50
+    everything_wrong = replace(
+        run,
+        images=np.broadcast_to(images[:1], (n, *shape)),
+        pictures=[f"test/{i}" for i in range(n)],
+        actual=run.actual[rows],
+        predicted=(run.actual[rows] + 1) % 10,
+        confidence=run.confidence[rows],
+        actual_probability=run.actual_probability[rows],
+        metrics={**run.metrics, "errors": n, "images": n, "accuracy": 0.0},
+    )
+    html = render(everything_wrong)
+    page = Page(html).run
+    assert len(html.encode()) < 2.5e6
+    assert 0 < page["pictures"]["errors"] < n
+    size = int(np.prod(page["pictures"]["shape"]))
+    assert len(page["tests"]) * size <= PICTURE_BYTES
+    assert f"of {n:,} mistakes the worst {page['pictures']['errors']:,}" in html
+
+
+def test_a_model_that_is_too_large_cannot_be_tried_and_the_page_says_so() -> None:
+    images, labels = blocks(20, 4, (3, 480, 480))
+    html = render(a_run(images, labels, features="pixels"))
+    assert "weights" not in Page(html).run
+    assert "too large for a page in which it can be tried" in html
+    assert len(html.encode()) < 2.5e6
+
+
+def test_precision_recall_and_f1_of_each_class() -> None:
+    run = a_small_run(
+        actual=np.array([0, 0, 0, 1, 1, 2]),
+        predicted=np.array([0, 0, 1, 1, 1, 1]),
+        classes=("a", "b", "c", "d"),
+        images=np.zeros((6, 1, 28, 28), np.uint8),
+        confidence=np.full(6, 0.5),
+        actual_probability=np.full(6, 0.5),
+    )
+    assert Page(render(run)).run["perClass"] == [
+        [3, 1.0, round(2 / 3, 6), 0.8],
+        [2, 0.5, 1.0, round(2 / 3, 6)],
+        [1, None, 0.0, 0.0],
+        [0, None, None, None],
+    ]
+
+
+def test_of_many_classes_the_matrix_shows_those_confused_most() -> None:
+    k = 120
+    images = np.zeros((2 * k, 1, 8, 8), np.uint8)
+    images[:, 0, 0, 0] = np.arange(2 * k)
+    actual = np.repeat(np.arange(k), 2)
+    run = a_run(images, actual, features="pixels")
+    predicted = actual.copy()
+    predicted[-40:] = np.roll(actual[-40:], 2)
+    html = render(replace(run, predicted=predicted))
+    confusion = Page(html).run["confusion"]
+    assert len(confusion["shown"]) == 100
+    assert set(range(k - 20, k)) <= set(confusion["shown"])
+    assert "the 100 that are confused most" in html
+
+
+def test_a_split_without_validation_has_no_such_curve() -> None:
+    run = a_small_run(history=[(100, 0.5, None, None)])
+    assert Page(render(run)).run["history"] == [[100, 0.5, None, None]]
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_how_a_data_set_places_its_ink_is_measured(inverted: bool) -> None:
+    images, _ = handwriting(300)
+    manner = manner_of(255 - images if inverted else images)
+    assert manner["ink"] == ("dark" if inverted else "light")
+    assert manner["by"] == "mass"
+    assert manner["thin"]
+    assert 19 <= manner["side"] <= 21
+    assert manner["centre"] == pytest.approx([14, 14], abs=0.2)
+    assert manner["pen"] == pytest.approx(2.4, abs=0.4)
+
+
+def test_ink_in_a_box_is_centred_by_the_box() -> None:
+    random = np.random.default_rng(0)
+    images = np.zeros((200, 1, 30, 30), np.uint8)
+    images[:, 0, 5, 5] = images[:, 0, 24, 24] = 255
+    images[:, 0, 6:24, 6:24] = random.integers(0, 2, (200, 1, 18)) * 255
+    manner = manner_of(images)
+    assert (manner["by"], manner["side"], manner["centre"]) == ("box", 20, [14.5, 14.5])
+
+
+@pytest.mark.parametrize("images", [np.zeros((3, 1, 8, 8)), np.full((1, 1, 1, 1), 255)])
+def test_blank_images_have_a_manner_too(images: Array) -> None:
+    assert manner_of(images.astype(np.uint8))["side"] >= 1
+
+
+def test_large_pictures_are_reduced_to_means_of_boxes() -> None:
+    image = np.arange(15, dtype=np.uint8).reshape(1, 1, 3, 5)
+    expected = [[[[3, 5, 6], [10, 12, 14]]]]  # of 0 1 5 6, of 2 3 7 8, of 4 9; then of halves
+    assert reduced(image, 2).tolist() == expected
