@@ -102,7 +102,7 @@ def wait_for_state(folder: Path, process: subprocess.Popen[str]) -> None:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    paths = [folder / name for name in ("model", "history")]
+    paths = [folder / name for name in ("model", "history", "metrics")]
     return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
