@@ -84,7 +84,8 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
             raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
             copy_pictures(source, part)
-            _describe(part, outer.name, {"format": "pictures"})
+            title = outer.name if outer.is_dir() else outer.name.partition(".")[0]
+            _describe(part, title, {"format": "pictures"})
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"

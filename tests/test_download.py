@@ -154,7 +154,8 @@ def pictures(tmp_path: Path) -> Path:
 COPIED = {
     f"train/{path}": path for path in ("猫 cat/1 (1).png", "猫 cat/2.JPG", "dog/deep/er/1.webp")
 }
-DESCRIBED = {"dataset.json": '{\n  "format": "pictures"\n}\n'}
+DESCRIPTION = {"format": "pictures", "licence": None, "name": "my pictures", "source": None}
+DESCRIBED = {"dataset.json": json.dumps(DESCRIPTION, indent=2) + "\n"}
 
 
 def ask_for(raw: Path, dataset: Path) -> None:
@@ -178,7 +179,10 @@ def test_pictures_become_the_data_set(raw: Path, pictures: Path, kind: str) -> N
         ],
         "",
     )
-    assert contents(raw) == COPIED | DESCRIBED
+    name = "my pictures" if kind == "folder" else "packed 图"
+    assert contents(raw) == COPIED | {
+        "dataset.json": DESCRIBED["dataset.json"].replace("my pictures", name)
+    }
     assert not list(raw.parent.glob(".*"))
 
 
@@ -295,7 +299,13 @@ def test_idx_files_that_are_there_are_offered_to_the_fetch_with_the_user_s_mirro
     download(DownloadParams(dataset="FashionMNIST"), WATCHED, raw)
     assert calls == [("FashionMNIST", {file: file for file in FILES}, mirror)]
     description = json.loads(contents(raw).pop("dataset.json"))
-    assert description == {"format": "idx", "classes": list(DATASETS["FashionMNIST"].classes)}
+    assert description == {
+        "classes": list(DATASETS["FashionMNIST"].classes),
+        "format": "idx",
+        "licence": "MIT",
+        "name": "FashionMNIST",
+        "source": "https://github.com/zalandoresearch/fashion-mnist",
+    }
     assert {path.name for path in raw.iterdir()} == {*FILES, "dataset.json"}
 
 
@@ -315,6 +325,9 @@ def test_a_torchvision_data_set_is_described_for_its_reader(
     description = {
         "class": "EMNIST",
         "format": "torchvision",
+        "licence": "see its source",
+        "name": "EMNIST-letters",
+        "source": "https://www.westernsydney.edu.au/bens/home/reproducible_research/emnist",
         "test": {"split": "letters", "train": False},
         "train": {"split": "letters", "train": True},
     }

@@ -97,8 +97,9 @@ def test_the_answers_for_files_are_the_predictions_of_evaluate_for_the_same_test
     weight = np.random.default_rng(0).normal(0, 0.02, (3, features.shape[1]))
     Model(weight, np.zeros(3), CLASSES, spec).save(tmp_path / "model")
     params = EvaluateParams(batch_size=7, calibration_bins=5, mistakes=3)
-    outputs = (tmp_path / name for name in ("metrics.json", "predictions.csv", "plots"))
-    evaluate(params, tmp_path / "model", tmp_path / "test", *outputs)
+    (tmp_path / "history").write_text("iteration,training_loss\n")
+    paths = ("model", "test", "history", "metrics.json", "predictions.csv", "plots", "page", "card")
+    evaluate(params, *(tmp_path / name for name in paths))
 
     result = run(*pictures, "--model", str(tmp_path / "model"), "--csv")
     assert result.stderr == ""

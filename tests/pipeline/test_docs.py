@@ -1,5 +1,6 @@
 """The commands and links in the README and docs/ exist."""
 
+import json
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.pipeline.test_mnist import dataset_of_the_repository
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -27,3 +29,13 @@ def test_every_command_and_link_in_the_docs_exists(doc: Path) -> None:
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
 def test_no_placeholder_is_left_in_the_docs(doc: Path) -> None:
     assert not re.search(r"@[A-Z]+@", doc.read_text(encoding="utf-8"))
+
+
+def test_the_readmes_first_figures_are_the_committed_metrics() -> None:
+    if (datasets := dataset_of_the_repository()) != {"MNIST"}:
+        pytest.skip(f"the README is about MNIST, params.yaml and dvc.lock about {datasets}")
+    metrics = json.loads((ROOT / "data/metrics.json").read_text(encoding="utf-8"))
+    accuracy, errors = f"{metrics['accuracy']:.2%}".replace("%", " %"), metrics["errors"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"| {accuracy} | {errors} | `make repro` |" in text
+    assert f"makes {errors} errors" in text

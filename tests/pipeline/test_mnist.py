@@ -69,6 +69,11 @@ def test_the_committed_results_are_reproduced(committed: Path, name: str) -> Non
     assert (committed / name).read_bytes() == (ROOT / name).read_bytes()
 
 
+def test_the_readmes_picture_is_the_one_that_evaluate_draws(committed: Path) -> None:
+    drawn = committed / "data/plots/weights.svg"
+    assert (ROOT / "docs/images/weights.svg").read_bytes() == drawn.read_bytes()
+
+
 def in_order(lock: Path) -> Any:
     """A lock's stages, deps and outs by name: DVC keeps the order that the file had before."""
     stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]

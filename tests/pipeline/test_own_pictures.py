@@ -72,13 +72,13 @@ def test_a_new_picture_reruns_all_stages_and_changes_at_most_one_test_image(pipe
 def test_the_run_cache_tells_image_sizes_apart(pipeline: Path) -> None:
     # DVC leaves a param called `size` out of its key; test_dvc_yaml.py has the reason.
     split = pipeline / "data/tensors/test.safetensors"
-    at_32 = split.read_bytes()
+    at_64 = split.read_bytes()
     set_params(pipeline, {"tensorize.size": 16})
     assert stages_run(run(pipeline, "dvc", "repro", "tensorize")) == ["tensorize"]
-    assert split.read_bytes() != at_32
-    set_params(pipeline, {"tensorize.size": 32})
+    assert split.read_bytes() != at_64
+    set_params(pipeline, {"tensorize.size": 64})
     assert stages_run(run(pipeline, "dvc", "repro", "tensorize")) == []
-    assert split.read_bytes() == at_32
+    assert split.read_bytes() == at_64
 
 
 def test_a_broken_picture_stops_the_pipeline_unless_skip_broken_is_set(pipeline: Path) -> None:
