@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import Images, Split
 from stages.images.augmentation import moved, moves_by
 from stages.images.features import deskew, gradient_features
-from stages.images.inputs import with_features
 from stages.images.splits import choose
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
@@ -404,26 +402,6 @@ def test_neither_threads_nor_the_size_of_chunks_change_a_byte(
         run(tmp_path / "raw", out, features=kind, deskew=True)
         found.append(contents(out))
     assert found == found[:1] * 4
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_features_are_computed_with_a_few_chunks_in_memory(
-    monkeypatch: pytest.MonkeyPatch, threads: int
-) -> None:
-    monkeypatch.setattr("stages.images.inputs.cpus", lambda: threads)
-    taken, most = 0, 0
-
-    def chunks() -> Iterator[Images]:
-        nonlocal taken
-        for value in range(100):
-            taken += 1
-            yield np.full((2, 1, 4, 4), value, np.uint8)
-
-    spec = InputSpec(1, 4, 4)
-    for given, (features, images) in enumerate(with_features(chunks(), spec)):
-        assert images[0, 0, 0, 0] == features[0, 0] == given
-        most = max(most, taken - given)
-    assert (taken, most) == (100, 2 * threads + 1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
