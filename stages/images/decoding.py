@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHUNK = 32  # pictures, fewer if they are large
 CHUNK_BYTES = 2**23
+SIGNAL_SECONDS = 0.1  # before a signal's handler runs, at most
 ALONE_SECONDS = 1.0  # before other processes are started, which takes about half as long
 
 OpenItem = Callable[[Any], tuple[Image.Image, int]]
@@ -95,13 +96,26 @@ def _shared(
         for chunk in chunks:
             pending.append(threads.submit(workers.run, chunk))
             if len(pending) > 2 * processes:
-                yield pending.popleft().result()
+                yield _result(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft())
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         workers.kill()
         threads.shutdown()
+
+
+def _result(future: "Future[list[Outcome]]") -> list[Outcome]:
+    """The result of a future, waited for in short turns.
+
+    A signal that arrives just before a thread begins to wait does not end the wait: its handler
+    would run only when the chunk is done.
+    """
+    from concurrent.futures import wait
+
+    while not future.done():
+        wait([future], timeout=SIGNAL_SECONDS)
+    return future.result()
 
 
 @dataclass(frozen=True)
