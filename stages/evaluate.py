@@ -2,8 +2,8 @@
 
 In: the model and the history that `train` made, and the test split, which nothing else opens.
 Out: the metrics, one prediction per test image, a folder of plots, the page and the model card.
-Every number is a sum over all the images,
-divided once, in float64, and published with six decimals: `batch_size` changes none of them.
+Every metric is a sum over all images, divided once, in float64, and published with six decimals, so
+`batch_size` changes none of them.
 """
 
 import csv
@@ -31,7 +31,7 @@ from stages.report.page import PageData, render
 
 
 class EvaluateParams(Params):
-    """Section `evaluate` of params.yaml."""
+    """The section `evaluate` of params.yaml."""
 
     batch_size: Integer = Field(
         ge=1, description="images at a time, 1 or more; bounds the memory, changes no result"
@@ -47,7 +47,7 @@ class EvaluateParams(Params):
 def read_history(path: Path) -> list[tuple[int, float, float | None, float | None]]:
     """The rows of the history that `train` wrote: iteration, losses, accuracy; None if empty.
 
-    Raises FileNotFoundError, or a ValueError if the file is not such a history.
+    Raises FileNotFoundError, or ValueError if the file is not a history.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")
@@ -75,7 +75,7 @@ def evaluate(
     report_path: Path,
     model_card_path: Path,
 ) -> None:
-    """Read the model, the test split and the history; predict, write what came out."""
+    """Read the model, the test split and the history; predict; write the results."""
     model, test = Model.load(model_path), Split.load(test_path)
     if (test.classes, test.spec, test.features.shape[1]) != (
         model.classes,
@@ -163,7 +163,7 @@ def main(
     params: Annotated[Path, Option(help="in: the file with the section `evaluate`")],
     model: Annotated[Path, Option(help="in: the model to measure")],
     test: Annotated[Path, Option(help="in: the images to measure it on")],
-    history: Annotated[Path, Option(help="in: losses and accuracy while training, CSV")],
+    history: Annotated[Path, Option(help="in: losses and accuracy during training, CSV")],
     metrics_path: Annotated[Path, Option("--metrics", help="out: the metrics, JSON")],
     predictions: Annotated[Path, Option(help="out: one row per test image, CSV")],
     plots: Annotated[Path, Option(help="out: the folder for figures and curves")],

@@ -1,9 +1,9 @@
 """Labelled features -> a fitted logistic regression and the history of its loss.
 
 In: two splits, made by `tensorize`.  Out: the model, a row of history every `eval_every`
-iterations, and the metrics on the validation split, which params are chosen by. Everything is
-computed in float64 and published in float32 or with six decimals, so that the same params give the
-same bytes on every machine, whatever its threads or device.
+iterations, and the validation metrics, for choosing params. Everything is computed in float64 and
+published in float32 or with six decimals, so that the same params give the same bytes on every
+machine, whatever its threads or device.
 """
 
 import os
@@ -48,7 +48,7 @@ LARGE_GAP = 0.25  # nats
 
 
 def pick_device() -> torch.device:
-    """CUDA where there is one; else the CPU, even where there is MPS, which has no float64."""
+    """CUDA if available; otherwise the CPU, even where MPS is available: it has no float64."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if torch.backends.mps.is_available():
@@ -90,7 +90,7 @@ def train(
     use_threads(params.batch_size * training.features.shape[1] * classes)
     checkpoint = Checkpoint(model_path, lambda: run_key(params, (train_path, validation_path)))
     device = pick_device()
-    # A bar on a terminal, nothing but the rows in a log, and either from the first process alone.
+    # A progress bar on a terminal, only the rows in a log, and both from the first process alone.
     with (
         joined_processes(device) as processes,
         tqdm(
@@ -130,7 +130,7 @@ def train(
 
 
 def validation_metrics(row: Row) -> dict[str, float]:
-    """What params are chosen by: the last row of history, without a validation split its loss."""
+    """The last row of history, for choosing params; without a validation split, only its loss."""
     values = {
         "training_loss": row.training_loss,
         "validation_accuracy": row.validation_accuracy,
@@ -140,7 +140,7 @@ def validation_metrics(row: Row) -> dict[str, float]:
 
 
 def warn_of_gap(row: Row) -> None:
-    """Say so if the model fits the training images far better than the validation images."""
+    """Print a note if the model fits the training images far better than the validation images."""
     if row.validation_loss is not None and row.validation_loss - row.training_loss > LARGE_GAP:
         print(
             f"note: the validation loss, {row.validation_loss:.2f} nats, is far above the training"
@@ -150,7 +150,7 @@ def warn_of_gap(row: Row) -> None:
 
 
 def warn_of_growth(growth: float) -> None:
-    """Say so on standard error if rounding errors grow, as they do beyond the stable range."""
+    """Print a note on standard error if rounding errors grow: the steps are too large."""
     if growth > LARGE_GROWTH:
         print(
             f"note: rounding errors grow {growth:.1f}-fold in the first {GROWTH_STEPS} steps: the"
@@ -163,19 +163,19 @@ def warn_of_growth(growth: float) -> None:
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `train`")],
     train_split: Annotated[Path, Option("--train", help="in: the images to fit")],
-    validation: Annotated[Path, Option(help="in: the images to watch the loss on")],
+    validation: Annotated[Path, Option(help="in: the images to validate on")],
     model: Annotated[Path, Option(help="out: the model, safetensors")],
     history: Annotated[Path, Option(help="out: losses and accuracy, CSV")],
-    metrics: Annotated[Path, Option(help="out: what params are chosen by, JSON")],
+    metrics: Annotated[Path, Option(help="out: metrics for choosing params, JSON")],
 ) -> None:
     """Fit a logistic regression to labelled images by stochastic gradient descent.
 
     The environment variable TRAIN_PROCESSES, or torchrun, shares the work among processes. That
-    changes no byte of what comes out, nor does stopping a run and starting it again.
+    changes no byte of the output; neither does stopping a run and starting it again.
     """
     loaded = TrainParams.load(params, "train")
     if (count := processes_asked_for()) > 1 and not under_torchrun():
-        read_splits(train_split, validation)  # bad input gets one line, not one from each process
+        read_splits(train_split, validation)  # reports bad input once, not once per process
         become_torchrun("stages.train", count)
     train(loaded, train_split, validation, model, history, metrics)
 

@@ -59,7 +59,7 @@ def test_the_batch_size_of_evaluate_changes_no_byte(
     assert contents(one) == contents(other)
 
 
-def test_each_row_of_the_predictions_is_of_the_picture_that_it_names(
+def test_each_row_of_the_predictions_belongs_to_the_picture_it_names(
     tmp_path: Path, make_images: Make
 ) -> None:
     made = make_images(n=100)

@@ -1,4 +1,4 @@
-"""The command that answers, against the model's own probabilities for the split's images."""
+"""The command predict, compared with the model's own probabilities for a split's images."""
 
 import csv
 import io
@@ -70,7 +70,7 @@ def all_answers(model: Path, pictures: Sequence[str], top: int) -> list[list[tup
     return [a for a in answers(Model.load(model), pictures, top) if not isinstance(a, Unreadable)]
 
 
-def test_the_answers_for_files_are_the_models_for_the_same_images(
+def test_answers_for_files_equal_the_models_for_the_same_images(
     model_path: Path, folder: Path, split: Split
 ) -> None:
     expected = np.exp(Model.load(model_path).log_probabilities(split.features))  # (N, K)
@@ -85,7 +85,7 @@ def test_the_answers_for_files_are_the_models_for_the_same_images(
 
 
 @pytest.mark.parametrize(("kind", "deskewed"), [("gradients", True), ("pixels", True)])
-def test_the_answers_for_files_are_the_predictions_of_evaluate_for_the_same_test_images(
+def test_answers_for_files_equal_the_predictions_of_evaluate_for_the_same_images(
     tmp_path: Path, folder: Path, split: Split, kind: str, deskewed: bool
 ) -> None:
     spec = replace(split.spec, features=kind, deskew=deskewed)
@@ -113,7 +113,7 @@ def test_the_answers_for_files_are_the_predictions_of_evaluate_for_the_same_test
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
-def test_a_model_of_other_features_than_computed_here_is_refused_in_one_line(
+def test_a_model_with_other_features_than_the_codes_is_refused_in_one_line(
     tmp_path: Path, split: Split, difference: int
 ) -> None:
     spec = replace(split.spec, features="gradients")
@@ -181,7 +181,7 @@ def test_pictures_are_also_taken_from_folders_and_from_a_list_on_standard_input(
     assert len(of_folder.stdout.splitlines()) == 90
 
 
-def test_an_unreadable_picture_is_told_and_the_others_are_answered(
+def test_an_unreadable_picture_is_reported_and_the_others_are_answered(
     tmp_path: Path, model_path: Path, folder: Path
 ) -> None:
     good = [str(path) for path in sorted(folder.rglob("*.png"))[:2]]
@@ -196,7 +196,7 @@ def test_an_unreadable_picture_is_told_and_the_others_are_answered(
     assert len(errors) == 2
 
 
-def test_a_name_too_long_for_the_system_is_told_and_a_line_feed_in_a_name_forges_no_answer(
+def test_a_name_too_long_is_reported_and_a_line_feed_in_a_name_forges_no_answer(
     tmp_path: Path, model_path: Path, folder: Path
 ) -> None:
     good = str(next(folder.rglob("*.png")))
@@ -217,7 +217,7 @@ def test_a_list_on_standard_input_may_be_empty_or_come_from_windows(
     assert len(run(*command, text="\r\n".join(good)).stdout.splitlines()) == 3
 
 
-def test_the_default_model_is_that_of_the_folders_dvc_yaml(
+def test_the_default_model_comes_from_dvc_yaml_in_the_working_folder(
     tmp_path: Path, model_path: Path
 ) -> None:
     assert model_of_the_pipeline_in(ROOT) == Path("data/model.safetensors")
@@ -245,7 +245,7 @@ def model_of_the_pipeline_in(folder: Path) -> Path:
     ],
     ids=["no pipeline", "no model", "another file", "an empty list", "two formats"],
 )
-def test_predict_tells_bad_input_in_one_line(
+def test_predict_reports_bad_input_in_one_line(
     tmp_path: Path, model_path: Path, arguments: tuple[str, ...], problem: str
 ) -> None:
     assert model_path.parent == tmp_path

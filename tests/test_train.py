@@ -19,7 +19,7 @@ from tests.training.runs import growth_by_hand, last_step, make_params, save_spl
 Make = Callable[..., Split]
 
 
-def test_train_writes_the_same_bytes_again(tmp_path: Path, make_images: Make) -> None:
+def test_train_writes_the_same_bytes_when_run_again(tmp_path: Path, make_images: Make) -> None:
     contents = []
     for folder in ("one", "the other"):
         paths = save_splits(tmp_path / folder, make_images(), make_images(seed=1))
@@ -68,7 +68,7 @@ def test_train_without_a_validation_split_leaves_its_columns_empty(
 
 
 @pytest.mark.parametrize("images", [60, 0])
-def test_train_publishes_the_last_row_as_metrics_to_choose_params_by(
+def test_train_publishes_the_last_row_as_metrics_for_choosing_params(
     tmp_path: Path, make_images: Make, images: int
 ) -> None:
     paths = save_splits(tmp_path, make_images(), make_images(n=images, seed=1))
@@ -113,7 +113,7 @@ def test_train_notes_in_one_line_that_validation_is_far_behind_training(
 @pytest.mark.parametrize(
     ("validation_loss", "noted"), [(0.5, False), (0.75, False), (0.76, True), (None, False)]
 )
-def test_the_gap_to_validation_is_noted_beyond_its_limit_alone(
+def test_the_gap_to_validation_is_noted_only_beyond_its_limit(
     capsys: pytest.CaptureFixture[str], validation_loss: float | None, noted: bool
 ) -> None:
     warn_of_gap(Row(10, 0.5, validation_loss, None if validation_loss is None else 0.9))
@@ -172,7 +172,7 @@ def test_train_that_fails_leaves_older_outputs_alone(
         ({"k": 1}, {"k": 1}, "train: found one class; expected two or more"),
     ],
 )
-def test_train_refuses_splits_that_it_cannot_be_fitted_to(
+def test_train_refuses_splits_that_cannot_be_fitted(
     tmp_path: Path,
     make_images: Make,
     training: dict[str, Any],

@@ -1,1 +1,1 @@
-"""What every command stands on."""
+"""What every command uses: params, errors, files and text."""

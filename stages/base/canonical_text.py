@@ -17,5 +17,5 @@ def csv_text(names: Sequence[str], rows: Iterable[Sequence[str | int | float | N
 
 
 def json_text(document: Mapping[str, Any]) -> str:
-    """JSON with sorted keys, one to a line, and a final line feed: it merges and compares well."""
+    """JSON with sorted keys, one to a line, and a final line feed: it merges and diffs well."""
     return json.dumps(document, ensure_ascii=False, indent=2, sort_keys=True) + "\n"

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:  # what has no params need not wait for them
+if TYPE_CHECKING:  # commands without params need not wait for pydantic
     from stages.base.params import Params
 
 
 def run(command: Callable[..., None], params: "type[Params] | None" = None) -> None:
     """Run `command` with the process's arguments, and exit.
 
-    Exit codes: 0 done; 2 bad input, told in one line on standard error; 130, 141 and 143 stopped by
-    SIGINT, SIGPIPE and SIGTERM (DVC takes the outs of a stage that exits 0 for good ones).
-    Any other error is a defect of ours and keeps its traceback.
+    Exit codes: 0 done; 2 bad input, reported in one line on standard error; 130, 141 and 143
+    stopped by SIGINT, SIGPIPE and SIGTERM (DVC would accept the outputs of a stage that exits
+    with 0). Any other error is a bug of ours and keeps its traceback.
     """
 
     @functools.wraps(command)
@@ -31,7 +31,7 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
         except KeyboardInterrupt:
             print("interrupted: no file was left half-written", file=sys.stderr)
             raise typer.Exit(130) from None
-        except BrokenPipeError:  # whoever read what we print has gone, as `head` does
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(128 + signal.SIGPIPE) from None
         except (OSError, ValueError) as error:
@@ -40,7 +40,7 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
 
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A log shows each line when it is printed, and a name that is no Unicode stops nothing.
+        # Logs show each line as it is printed, and a name that is not Unicode raises no error.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     sections = [inspect.getdoc(command), _params_help(params) if params else None]
@@ -49,7 +49,7 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
 
 
 def _line(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and error.filename:  # the system's own: without its number
+    if isinstance(error, OSError) and error.filename:  # the system's: omit its number
         return f"{error.filename}: {error.strerror}"
     return str(error)
 

@@ -37,7 +37,7 @@ for _tag, _pattern in {
 
 
 def number(value: Any) -> Any:
-    """Read as a number what is one: `1e-3` is text to YAML 1.1, a number to DVC and to people."""
+    """Convert text that is a number: `1e-3` is text in YAML 1.1 but a number to DVC and people."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -76,8 +76,8 @@ class Params(BaseModel):
     def load(cls, path: Path, section: str) -> Self:
         """Read `section` of the YAML file at `path`.
 
-        Raises FileNotFoundError, or a ValueError that names every key that is unknown, missing,
-        of another type or out of range, with the value found and what is allowed.
+        Raises FileNotFoundError, or ValueError that names every key that is unknown, missing,
+        of the wrong type or out of range, with the value found and what is allowed.
         """
         document = _read_yaml(path)
         values = document.get(section) if isinstance(document, dict) else None

@@ -1,4 +1,4 @@
-"""A file, or a folder, that is there whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import itertools
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to `path` when the block ends without error.
+    """Yield a temporary path next to `path`, renamed to `path` when the block ends without error.
 
-    Folders are made as needed. Whatever stood at `path` stays until then, and stays if the block
-    raises. A killed process leaves a `.part` file behind, which git and DVC ignore.
+    Parent folders are created as needed. An older file at `path` stays until then, and for good if
+    the block raises. A killed process leaves a `.part` file behind, which git and DVC ignore.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -27,10 +27,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`, renamed to `path` when the block ends well.
+    """Yield an empty temporary folder next to `path`, renamed to `path` when the block succeeds.
 
-    Whatever folder stood at `path`, or where the link `path` leads, stays until then, and stays if
-    the block raises. Two processes may do this at once: one after the other is in place, whole. A
+    An older folder at `path`, or where the link `path` leads, stays until then, and for good if the
+    block raises. Two processes may do this at once: each folder replaces the one before, whole. A
     killed process leaves its `.part` folder behind, which git and DVC ignore.
     """
     path = path.resolve()
@@ -46,10 +46,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def _put_in_place(part: Path, path: Path, scratch: Path) -> None:
-    """Rename the folder `part` to `path`; what stands there moves into `scratch`."""
+    """Rename the folder `part` to `path`; what is there already moves into `scratch`."""
     for number in itertools.count():
         old = scratch / f"old{number}"
-        with suppress(FileNotFoundError):  # nothing stands there, or another process took it away
+        with suppress(FileNotFoundError):  # nothing is there, or another process has moved it
             path.rename(old)
         try:
             part.rename(path)

@@ -1,1 +1,1 @@
-"""What stands on disk between stages."""
+"""The files that stages write and other stages read."""

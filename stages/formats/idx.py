@@ -1,8 +1,8 @@
-"""IDX, the format of MNIST's files: arrays of unsigned bytes behind a header of their sizes.
+"""IDX, the format of MNIST's files: an array of unsigned bytes after a header with its shape.
 
-Two zeros, the type (8: unsigned bytes), the number of dimensions, the size of each dimension as
-four bytes with the high byte first, then the values, the last dimension varying fastest
-(yann.lecun.com/exdb/mnist).
+A file holds two zeros, the type (8: unsigned bytes), the number of dimensions, the size of each
+dimension as four bytes, high byte first, and then the values, with the last dimension varying
+fastest (yann.lecun.com/exdb/mnist).
 """
 
 from math import prod
@@ -25,7 +25,7 @@ def idx_bytes(array: NDArray[np.uint8]) -> bytes:
 def read_idx(path: Path, dimensions: int) -> "np.memmap[Any, np.dtype[np.uint8]]":
     """Map the IDX file at `path` read-only, as a uint8 array with `dimensions` dimensions.
 
-    Raises FileNotFoundError, or a ValueError that says where the file departs from the format.
+    Raises FileNotFoundError, or ValueError that says how the file differs from the format.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {REMEDY}")

@@ -12,7 +12,7 @@ class InputSpec:
     """An image of `channels` x `height` x `width` pixels, and the features computed from it.
 
     channels: 1 (grey) or 3 (RGB).  fit: `crop` or `pad`, for pictures of another shape.  deskew:
-    whether the image is made upright first.  features: `pixels` or `gradients`.
+    whether the image is sheared upright first.  features: `pixels` or `gradients`.
     """
 
     channels: int
@@ -48,12 +48,12 @@ class InputSpec:
         return self.features == "pixels" and not self.deskew
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """The object that `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, about: Any) -> "InputSpec":
-        """Read what `to_json` gave; raises ValueError if `about` is anything else."""
+        """Read what `to_json` returned; raises ValueError if `about` is anything else."""
         keys = [field.name for field in fields(cls)]
         if not isinstance(about, dict) or sorted(about) != sorted(keys):
             raise ValueError(

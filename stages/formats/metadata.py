@@ -1,4 +1,4 @@
-"""The JSON objects in the metadata of safetensors files, which are read with distrust."""
+"""The JSON objects in the metadata of safetensors files, which are not trusted to be valid."""
 
 import json
 from collections.abc import Set as AbstractSet
@@ -8,7 +8,7 @@ from typing import Any
 def metadata(file: Any, name: str, keys: AbstractSet[str]) -> dict[str, Any]:
     """The JSON object `name` in the metadata of an open safetensors file.
 
-    Raises ValueError, or RecursionError, if there is none that has the keys.
+    Raises ValueError, or RecursionError, if there is no such object with these keys.
     """
     about = json.loads((file.metadata() or {}).get(name, "null"))
     if not isinstance(about, dict) or not keys <= about.keys():

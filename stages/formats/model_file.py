@@ -1,7 +1,7 @@
 """The fitted model and the file that holds it: read, written and applied with NumPy alone.
 
-The file is safetensors: weight (K, D) and bias (K,), float32. Its metadata says what a picture must
-become before the model sees it, so that nothing else is needed to predict.
+The file is safetensors: weight (K, D) and bias (K,), float32. Its metadata says how a picture
+must be prepared for the model, so nothing else is needed to predict.
 """
 
 import json
@@ -28,7 +28,7 @@ class Model:
     """Multinomial logistic regression: P(class k | features x) = softmax(W x / 255 + b)_k.
 
     weight: W, (K, D) float64.  bias: b, (K,) float64.  classes: K distinct names, two or more.
-    spec: what a picture becomes before the model sees it.  params: those it was trained with.
+    spec: how a picture is prepared for the model.  params: those it was trained with.
     """
 
     weight: NDArray[np.float64]
@@ -67,9 +67,9 @@ class Model:
         write_bytes(path, self.serialized())
 
     def serialized(self) -> bytes:
-        """What `save` writes; the bytes depend on the content alone.
+        """The bytes that `save` writes; they depend on the content alone.
 
-        All metadata stands in one entry: safetensors does not promise the order of several.
+        All metadata is in one entry: safetensors does not promise an order for several.
         """
         about = {
             "classes": self.classes,
@@ -85,7 +85,7 @@ class Model:
     def load(cls, path: Path) -> "Model":
         """Read a model: its float32 weights, in float64.
 
-        Raises FileNotFoundError, or a ValueError if the file is not a model that can be applied.
+        Raises FileNotFoundError, or ValueError if the file is not a valid model.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")

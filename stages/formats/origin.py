@@ -1,4 +1,4 @@
-"""Origin: where the images of a test split come from, for the report of a run."""
+"""Origin: where the images of a test split come from, for the report on a run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -9,8 +9,8 @@ from typing import Any
 class Origin:
     """The data set and how it was split.
 
-    name: of the data set.  licence, source: None if they are not known.  counts: images by split.
-    params: of `tensorize`, by name.
+    name: of the data set.  licence, source: None if not known.  counts: images by split.
+    params: those of `tensorize`, by name.
     """
 
     name: str = "unnamed"
@@ -31,12 +31,12 @@ class Origin:
             raise ValueError(f"counts: found {self.counts!r:.200}; expected numbers of images")
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """The object that `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, about: Any) -> "Origin":
-        """Read what `to_json` gave; raises ValueError if `about` is anything else."""
+        """Read what `to_json` returned; raises ValueError if `about` is anything else."""
         keys = [entry.name for entry in fields(cls)]
         if not isinstance(about, dict) or sorted(about) != sorted(keys):
             raise ValueError(

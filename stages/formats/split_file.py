@@ -3,9 +3,9 @@
 Shapes, everywhere in this project: N examples, images of C channels, H rows and W columns,
 D features, K classes.
 
-The file is safetensors: labels (N,) int64, features (N, D) uint8, perhaps images (N, C, H, W)
-uint8, and the pictures' names, each ended by a line feed, as uint8. The classes, the input spec and
-the origin are its metadata.
+The file is safetensors: labels (N,) int64, features (N, D) uint8, optionally images (N, C, H, W)
+uint8, and the pictures' names, each followed by a line feed, as uint8. The classes, the input spec
+and the origin are in its metadata.
 """
 
 import json
@@ -35,12 +35,12 @@ REQUIRED = DTYPES.keys() - {"images"}
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set: labelled features. It may be empty, its classes may not.
+    """One split of a data set: labelled features. It may be empty, but its classes may not.
 
     features: (N, D) uint8.  labels: (N,) int64, in [0, K).  classes: K distinct names.
-    spec: what the pictures became.  names: the pictures' names in UTF-8, each ended by a line feed,
-    (M,) uint8; empty if they have none.  stored_images: (N, C, H, W) uint8, in a test split whose
-    features do not show the images.  origin: where the images come from.
+    spec: how the pictures were prepared.  names: the pictures' names in UTF-8, each followed by a
+    line feed, (M,) uint8; empty if they have none.  stored_images: (N, C, H, W) uint8, in a test
+    split whose features are not the images themselves.  origin: where the images come from.
     """
 
     features: Features
@@ -88,20 +88,20 @@ class Split:
 
     @property
     def pictures(self) -> list[str]:
-        """The pictures' names, N; their numbers if they have none."""
+        """The N pictures' names; their numbers if they have no names."""
         *names, _ = self.names.tobytes().decode().split("\n")
         return names or [str(index) for index in range(len(self))]
 
     @property
     def images(self) -> Images:
-        """(N, C, H, W): those stored, or else the features, which then show them.
+        """(N, C, H, W): the stored images, or else the features, if those are the pixels.
 
-        Raises ValueError if the split holds none.
+        Raises ValueError if the split has no images.
         """
         if self.stored_images is not None:
             return self.stored_images
         if not self.spec.shows_images:
-            raise ValueError("found features alone; expected images, as in a test split")
+            raise ValueError("found features but no images; expected both, as in a test split")
         return self.features.reshape(len(self), *self.spec.image_shape)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Features, Labels]]:
@@ -128,7 +128,7 @@ class Split:
     def load(cls, path: Path) -> "Split":
         """Read a split's file; the arrays stay on disk, mapped, and cannot be written to.
 
-        Raises FileNotFoundError, or a ValueError if the file is not such a file.
+        Raises FileNotFoundError, or ValueError if the file is not a valid split.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
@@ -161,9 +161,9 @@ def _expect(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...]) 
 
 
 def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a split's file; raises ValueError if they are not those of a split.
+    """The arrays in a split's file; raises ValueError if they are not those of a split.
 
-    safetensors would map it copy-on-write, which Linux refuses for a file larger than the memory.
+    safetensors maps a file copy-on-write, which Linux refuses if it is larger than the memory.
     """
     with path.open("rb") as file:
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
@@ -172,7 +172,7 @@ def _mapped(path: Path) -> dict[str, NDArray[Any]]:
     del header["__metadata__"]
     found = {name: entry["dtype"] for name, entry in header.items()}
     if found != {name: kind for name, kind in DTYPES.items() if name in {*header, *REQUIRED}}:
-        raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}, images perhaps")
+        raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}, images optional")
     arrays = {}
     for name, entry in header.items():
         dtype, shape = {"U8": "u1", "I64": "<i8"}[entry["dtype"]], entry["shape"]
@@ -192,11 +192,11 @@ def write_split(
     with_images: bool,
     origin: Origin = UNKNOWN,
 ) -> None:
-    """Write a split's file, whole or not at all: features and their images, a chunk at a time.
+    """Write a split's file, whole or not at all: features and their images, chunk by chunk.
 
-    The images are kept only `with_images`. The bytes depend on the content alone, and are those
-    that safetensors itself would write (github.com/huggingface/safetensors, "Format"), which wants
-    all of it in memory.
+    The images are written only if `with_images`. The bytes depend on the content alone. They are
+    those that safetensors itself would write (github.com/huggingface/safetensors, "Format"), but
+    safetensors needs the whole file in memory.
     """
     number = len(labels)
     lines = "".join(f"{name}\n" for name in names).encode()

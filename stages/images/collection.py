@@ -20,10 +20,10 @@ from stages.images.stored_images import StoredImages
 def collect(
     split: RawSplit, preprocessing: Preprocessing, scratch: Path
 ) -> Iterator[tuple[StoredImages, list[Unreadable]]]:
-    """Decode a split into an unnamed file in `scratch`, which lasts until the block ends.
+    """Decode a split into an unnamed file in `scratch`, which exists until the block ends.
 
-    Images that are stored in a file already, with the shape asked for, are not copied. Raises
-    ValueError if no picture can be read, or if pictures differ in size while no size is set.
+    Images that are already in a file, in the shape asked for, are not copied. Raises ValueError if
+    no picture can be read, or if pictures differ in size and no size is set.
     """
     stored = split.stored
     with ExitStack() as files:

@@ -1,7 +1,7 @@
-"""Many pictures -> the pixels that the model sees, in order, by as many processes as are useful.
+"""Many pictures -> the pixels that the model sees, in order, decoded by several processes.
 
-A picture is decoded by itself, so that the number of processes changes nothing, and only a few
-chunks of them are in memory at a time.
+Each picture is decoded by itself, so the number of processes changes no result. Only a few chunks
+of pictures are in memory at a time.
 """
 
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHUNK = 32  # pictures, fewer if they are large
 CHUNK_BYTES = 2**23
-ALONE_SECONDS = 1.0  # before other processes are started, which takes about half as long
+ALONE_SECONDS = 1.0  # before starting other processes, which takes about half as long
 
 OpenItem = Callable[[Any], tuple[Image.Image, int]]
 NameOf = Callable[[Any], str]
@@ -37,8 +37,8 @@ NameOf = Callable[[Any], str]
 class Pictures:
     """Pictures to decode: open_item(items[i]) -> a picture and its label.
 
-    `open_item` is sent to other processes. It raises ValueError with the reason if there is no
-    picture; name_of(items[i]) says in a message which one it is.
+    `open_item` is sent to other processes. It raises ValueError, with the reason, if it cannot open
+    the picture; name_of(items[i]) is the picture's name in messages.
     """
 
     items: Sequence[Any]
@@ -56,7 +56,7 @@ class Decoded(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A picture that is none, and why."""
+    """A picture that cannot be read, and why."""
 
     name: str
     reason: str
@@ -66,10 +66,10 @@ Outcome = Decoded | Unreadable
 
 
 def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Outcome]]:
-    """Decode in order, a chunk at a time; raises OSError if a process of ours is killed.
+    """Decode in order, a chunk at a time; raises OSError if a worker process is killed.
 
-    Unless `pictures` says how many processes, the first second's work is done here, and what is
-    then left is shared by as many as there are CPUs.
+    Unless `pictures` says how many processes to use, the first second's work is done in this
+    process, and the rest is shared by as many processes as there are CPUs.
     """
     size = _pictures_a_chunk(preprocessing)
     chunks = (pictures.items[start : start + size] for start in range(0, len(pictures.items), size))
@@ -144,12 +144,12 @@ def _pictures_a_chunk(preprocessing: Preprocessing) -> int:
 class _Workers:
     """Processes that decode: one for each thread that calls `run`, at the other end of a pipe.
 
-    A process shares nothing with the others, so it can be killed at any moment, and whoever waits
-    for it sees the end of the pipe. In a ProcessPoolExecutor they share queues: if a process dies
+    The processes share nothing, so any of them can be killed at any moment, and the thread waiting
+    for it sees the pipe close. In a ProcessPoolExecutor they share queues: if a process dies
     halfway through writing a result, its parent waits for the other half forever.
 
-    Python runs signal handlers in the main thread only, so no exception raised by one can interrupt
-    a thread that is starting a process.
+    Python runs signal handlers only in the main thread, so an exception raised by one cannot
+    interrupt a thread that is starting a process.
     """
 
     def __init__(self, decoder: "Decoder") -> None:
@@ -172,8 +172,8 @@ class _Workers:
             result: list[Outcome] | Exception = self._of_thread.pipe.recv()
         except (EOFError, OSError):
             raise OSError(
-                "a process that decodes pictures was killed: too little memory? fewer run at a time"
-                " under `taskset --cpu-list 0`"
+                "a process that decodes pictures was killed: out of memory? to run fewer at a time,"
+                " use `taskset --cpu-list 0`"
             ) from None
         if isinstance(result, Exception):
             raise result
@@ -186,8 +186,8 @@ class _Workers:
         with self._starting:
             if self._killed:
                 raise EOFError
-            # Ctrl-C goes to the whole process group. The processes inherit this thread's mask; the
-            # start of the resource tracker, which multiprocessing needs, would undo it.
+            # Ctrl-C goes to the whole process group, so the processes inherit a mask that blocks
+            # it. Starting the resource tracker, which multiprocessing needs, would undo that.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             ours, theirs = spawn.Pipe()
@@ -198,7 +198,7 @@ class _Workers:
         return ours
 
     def kill(self) -> None:
-        """End the processes, whatever they are doing, and start no more."""
+        """Kill the processes, whatever they are doing, and start no more."""
         with self._starting:
             self._killed = True
         for process in self._started:
@@ -208,7 +208,7 @@ class _Workers:
 
 
 def _work(pipe: "Connection[Any, Any]") -> None:
-    """Receive a decoder, then decode each chunk that comes, until the parent is gone."""
+    """Receive a decoder, then decode each chunk received, until the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, ConnectionError):  # the parent has closed its end
         decoder = pipe.recv()
@@ -222,7 +222,7 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent:
         parent.join()
-        os._exit(1)  # in the middle of a chunk
+        os._exit(1)  # even in the middle of a chunk
 
 
 def _outcomes_or_error(decoder: "Decoder", items: Sequence[Any]) -> list[Outcome] | Exception:

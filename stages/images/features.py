@@ -1,6 +1,6 @@
 """Images -> features that a linear layer separates well: oriented gradients, and pairs of them.
 
-Shapes: images (N, C, H, W) uint8, C = 1 or 3, H and W from 1 up; features (N, F) uint8. F depends
+Shapes: images (N, C, H, W) uint8, C = 1 or 3, H and W at least 1; features (N, F) uint8. F depends
 on C alone, because every image is pooled into the same grid of cells.
 
 Every number is an integer below 2**53 held in a float64: sums are exact in whatever order BLAS adds
@@ -15,8 +15,8 @@ on every machine, and in every language whose numbers are float64. For an image 
    directions nearest to it, in proportion to its length.
 3. Cells: S_b = the sum of r_b times `tent_weights`, in 14 x 14 cells, and
    A_b = max(0, floor(sqrt(floor(784 S_b / (max(H, 14) max(W, 14))))) - 128): the root of a mean,
-   whatever the image's size, less that of a gradient of a third of a grey level, so that noise
-   counts for nothing. At 28 x 28 the quotient is S_b itself.
+   whatever the image's size, minus that of a gradient of a third of a grey level, so that noise
+   does not count. At 28 x 28 the quotient is S_b itself.
 4. Pairs: Q_bcd = the sum of A_b(cell) A_c(cell + d) times `tent_weights`, in 4 x 4 cells, for
    directions b and c, and d = two cells right or two cells down (co-occurrence of gradients:
    Watanabe, Ito and Yokoi 2009).
@@ -41,14 +41,14 @@ Features = NDArray[np.uint8]  # (N, F)
 Float = NDArray[np.float64]
 
 DIRECTIONS = ((64, 0), (45, 45), (0, 64), (-45, 45), (-64, 0), (-45, -45), (0, -64), (45, -45))
-CELLS = 14  # a side, for gradients
-FAINT = 128  # taken off the root of a cell's mean gradient
-PAIR_CELLS = 4  # a side, for pairs
+CELLS = 14  # per side, for gradients
+FAINT = 128  # subtracted from the root of a cell's mean gradient
+PAIR_CELLS = 4  # per side, for pairs
 PAIR_DISTANCE = 2  # cells
-COLOUR_CELLS = 8  # a side, for colours
+COLOUR_CELLS = 8  # per side, for colours
 MAX_AREA = 2**28  # pixels
 MAX_SHEAR = 512  # 1/256 of a pixel per row
-PIXELS_AT_A_TIME = 2**15  # bounds the memory to about 10 MB, most of which stay in the cache
+PIXELS_AT_A_TIME = 2**15  # bounds the memory to about 10 MB, most of which fits in the cache
 
 
 def feature_count(channels: int) -> int:
@@ -86,16 +86,16 @@ def gradient_features(images: Images) -> Features:
 
 
 def gradient_cells(features: NDArray[Any]) -> NDArray[Any]:
-    """The part of features (N, F) that is gradients in cells, by direction: (N, 8, 14, 14)."""
+    """The features (N, F) that are gradients in cells, by direction: (N, 8, 14, 14)."""
     count = len(DIRECTIONS) * CELLS**2
     return features[:, :count].reshape(-1, len(DIRECTIONS), CELLS, CELLS)
 
 
 def deskew(images: Images) -> Images:
-    """Images (N, C, H, W), each sheared so that what it shows stands upright.
+    """Images (N, C, H, W), each sheared so that what it shows is upright.
 
-    The shear that makes the second moment u_xy zero, about the middle row (LeCun et al. 1998):
-    a = round(256 u_xy / u_yy), in 1/256 of a pixel per row and within +-512, is the same for all
+    The shear, about the middle row, makes the second moment u_xy zero (LeCun et al. 1998):
+    a = round(256 u_xy / u_yy), in 1/256 of a pixel per row and within +-512, the same for all
     channels. The pixel at (y, x) comes from the column x + floor(a (2 y - H + 1) / 2) / 256, by
     linear interpolation, with 0 outside the image.
     """
@@ -113,7 +113,7 @@ def tent_weights(size: int, cells: int) -> Float:
     """How much each of `size` pixels counts for each of `cells` cells, (cells, size), 0 to 16.
 
     round(16 max(0, 1 - |x - c| / w)), where x is the pixel's centre, c the cell's and w the width
-    of a cell, but at least a pixel, so that no cell is empty. Ties are rounded up.
+    of a cell, at least one pixel, so that no cell is empty. Ties are rounded up.
     """
     # In units of 1 / (2 * cells) of a pixel, every number is an integer.
     pixels = cells * (2 * np.arange(size) + 1)
@@ -125,7 +125,7 @@ def tent_weights(size: int, cells: int) -> Float:
 
 
 def cell_gradients(images: Images) -> Float:
-    """A of steps 1 to 3, (N, 8, 14, 14), of images (N, C, H, W)."""
+    """A, the result of steps 1 to 3, (N, 8, 14, 14), for images (N, C, H, W)."""
     n, _, height, width = images.shape
     over_rows, over_columns = tent_weights(height, CELLS), tent_weights(width, CELLS).T
     sums = np.zeros((n, len(DIRECTIONS), CELLS, CELLS))
@@ -140,9 +140,9 @@ def cell_gradients(images: Images) -> Float:
 
 
 def pair_features(cells: Float, others: Float) -> Float:
-    """Steps 4 and 5, (N, 8 * 8, 16): A in cells and in those displaced, both (N, 8, rows, columns).
+    """Steps 4 and 5, (N, 8 * 8, 16), not yet rounded down.
 
-    Not yet rounded down.
+    cells and others: A in cells, and in the cells displaced by d, both (N, 8, rows, columns).
     """
     n, _, rows, columns = cells.shape
     products = cells[:, :, None] * others[:, None]  # (N, 8, 8, rows, columns)
@@ -179,7 +179,7 @@ def _gradient(images: Images, rows: slice) -> tuple[NDArray[np.int16], NDArray[n
 
 
 def _directions(gx: NDArray[np.int16], gy: NDArray[np.int16]) -> NDArray[np.int16]:
-    """r_b of step 2, (N, 8, rows, W), of gradients (N, rows, W)."""
+    """r_b of step 2, (N, 8, rows, W), for gradients (N, rows, W)."""
     crosses = [gx * np.int16(ey) - gy * np.int16(ex) for ex, ey in DIRECTIONS]  # g x e_b
     r = np.empty((len(gx), len(DIRECTIONS), *gx.shape[1:]), np.int16)
     for b in range(len(DIRECTIONS)):
@@ -192,9 +192,10 @@ def _directions(gx: NDArray[np.int16], gy: NDArray[np.int16]) -> NDArray[np.int1
 def _shears(images: Images) -> NDArray[np.int64]:
     """The shear of each image, (N,), in 1/256 of a pixel per row.
 
-    Moments of the sum of the channels, about the middle, in units of as many pixels as make the
-    longer side at most 64: y and x lie within +-32. They are divided by the same integer where the
-    mass m is above 2**21, so that S_x S_y is below 2**52. With u_xy = S_xy - floor(S_x S_y / m).
+    From the moments of the sum of the channels, about the middle. The unit of length is a whole
+    number of pixels, chosen so that the longer side is at most 64 units: y and x lie within +-32.
+    Where the mass m is above 2**21, all moments are divided by the same integer, so that S_x S_y
+    is below 2**52. u_xy = S_xy - floor(S_x S_y / m).
     """
     n, _, height, width = images.shape
     unit = -(-max(height, width) // 64)
@@ -214,7 +215,7 @@ def _shears(images: Images) -> NDArray[np.int64]:
 
 
 def _shifted(images: Images, shifts: NDArray[np.int64]) -> Images:
-    """Images (N, C, H, W) whose rows are moved to the left by `shifts` (N, H), in 1/256 pixel."""
+    """Images (N, C, H, W) with each row moved left by its `shifts` (N, H), in 1/256 pixel."""
     n, channels, height, width = images.shape
     whole = np.clip(shifts >> 8, -width - 1, width)[:, None, :, None]
     part = (shifts & 255)[:, None, :, None]
@@ -229,7 +230,7 @@ def _shifted(images: Images, shifts: NDArray[np.int64]) -> Images:
 
 
 def _chunks(items: int, size: int) -> Iterator[slice]:
-    """The items in slices whose sizes add up to PIXELS_AT_A_TIME, or of one item."""
+    """Slices of as many items as add up to PIXELS_AT_A_TIME, or of one item if that is larger."""
     number = max(1, PIXELS_AT_A_TIME // max(1, size))
     for start in range(0, items, number):
         yield slice(start, min(start + number, items))

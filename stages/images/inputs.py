@@ -1,4 +1,4 @@
-"""Images -> what the model sees of them, by as many threads as there are CPUs."""
+"""Images -> the features that the model sees, computed by as many threads as there are CPUs."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -31,10 +31,11 @@ def compute_features(images: Images, spec: InputSpec) -> Features:
 
 
 def with_features(chunks: Iterable[Images], spec: InputSpec) -> Iterator[tuple[Features, Images]]:
-    """The features of each chunk, beside its images, in order; a few chunks are in memory.
+    """Each chunk's features and images, in order, with only a few chunks in memory.
 
-    NumPy leaves the interpreter's lock while it computes, so that threads share the work. BLAS must
-    not start threads of its own: for matrices this small they cost several times what they save.
+    NumPy releases the interpreter's lock while it computes, so threads can share the work. BLAS
+    must not start threads of its own: for matrices this small, they cost several times what they
+    save.
     """
     threads = cpus()
     pending: deque[tuple[Future[Features], Images]] = deque()

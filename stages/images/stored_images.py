@@ -20,7 +20,7 @@ Indices = NDArray[np.int64]
 class StoredImages:
     """N images of one shape, (C, H, W), that stay in a file, with their labels and names.
 
-    The file holds images one after another from byte `offset` on; ours are those at `positions`.
+    The file holds one image after another, starting at byte `offset`; ours are at `positions`.
     """
 
     file: IO[bytes]
@@ -28,13 +28,13 @@ class StoredImages:
     shape: tuple[int, int, int]
     positions: Indices  # (N,), ascending
     labels: Labels  # (N,)
-    names: Sequence[str]  # N, of the pictures that they were
+    names: Sequence[str]  # N, of the original pictures
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def subset(self, chosen: NDArray[np.bool_]) -> "StoredImages":
-        """Those of the images, (N,), that are chosen."""
+        """The images for which `chosen`, (N,), is true."""
         names = list(compress(self.names, chosen))
         return replace(
             self, positions=self.positions[chosen], labels=self.labels[chosen], names=names

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from stages.report.svg import BLUE, FONT, GAP, RED, TITLE, blend, breadth, drawing, image, named
 
-LABEL = 130  # SVG units, the most for the name of a class
-CELLS, SMALLEST, LARGEST = 720, 12, 40  # SVG units: of all the cells, and of one
-NUMBERS = 28  # SVG units, of the smallest cell with its number of images in it
+LABEL = 130  # SVG units, at most, for the name of a class
+CELLS, SMALLEST, LARGEST = 720, 12, 40  # SVG units: all cells together, then the bounds of one
+NUMBERS = 28  # SVG units: the smallest cell that shows its number of images
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that were taken for another: how many, and their share of the class."""
+    """Images of one class that were taken for another: how many, and what share of the class."""
 
     actual: str
     predicted: str
@@ -24,7 +24,7 @@ class Confusion:
 
 
 def confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> list[Confusion]:
-    """Every pair of classes that was confused, the most images first, then in classes' order.
+    """Every pair of classes that was confused, the most images first, then in the classes' order.
 
     counts: (K, K), by actual and predicted class.
     """

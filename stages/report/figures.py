@@ -24,8 +24,8 @@ from stages.report.svg import (
 def weights_figure(model: Model) -> str:
     """One picture per class: what each pixel adds to its logit, beyond what it adds to all classes.
 
-    Whatever is added to all classes alike changes no probability, so the mean over the classes is
-    taken off: softmax(z + c) = softmax(z).
+    Adding the same to all classes changes no probability, softmax(z + c) = softmax(z), so the mean
+    over the classes is subtracted.
     """
     weights = fitted(model.weight.reshape(-1, *model.spec.image_shape))  # (K, C, h, w)
     weights -= weights.mean(0)
@@ -46,10 +46,10 @@ def weights_figure(model: Model) -> str:
 
 
 def contributions(model: Model, split: Split, batch_size: int) -> NDArray[np.float64]:
-    """What each feature adds to each class's logit in a typical image, beyond all classes, (K, D).
+    """What each feature adds to each class's logit in a typical image, minus the mean, (K, D).
 
-    A positive weight speaks for its class through that class's own images, and counts times their
-    mean feature; a negative one speaks against it through the others', and counts times theirs.
+    A positive weight speaks for its class in that class's own images, so it is multiplied by their
+    mean feature; a negative one speaks against it in the others', so it is multiplied by theirs.
     """
     k, d = model.weight.shape
     sums = np.zeros((k, d))
@@ -67,7 +67,7 @@ def strokes_figure(cells: NDArray[np.float64], classes: Sequence[str]) -> str:
     """One picture per class: the edges that speak for and against it, in each cell of a grid.
 
     cells: (K, B, G, G), what gradients of B directions, in equal steps from the right, add to a
-    logit. An edge runs across its gradient, so that opposite directions share a stroke.
+    logit. An edge runs across its gradient, so opposite directions share a stroke.
     """
     k, directions, grid, _ = cells.shape
     columns = min(k, max(5, ceil(sqrt(k))))

@@ -14,7 +14,7 @@ from stages.formats.split_file import Split
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of N labelled images; each array is (N,), int64 or float64.
+    """What a model predicts for N labelled images; each array is (N,), int64 or float64.
 
     actual and predicted: classes in [0, K).  loss: cross entropy in nats.
     confidence: probability of the predicted class.
@@ -52,7 +52,7 @@ class Bin:
 
 
 def reliability(predictions: Predictions, bins: int) -> list[Bin]:
-    """The bins that hold images, of `bins` of equal width, each closed above."""
+    """The non-empty bins out of `bins` of equal width; each includes its upper bound."""
     bin_of = np.clip(np.ceil(predictions.confidence * bins).astype(np.int64), 1, bins) - 1  # (N,)
     hits = predictions.actual == predictions.predicted
     images = np.bincount(bin_of, minlength=bins)
@@ -76,11 +76,11 @@ def metrics(
     """The metrics by name.
 
     accuracy, errors and images; baseline_accuracy, that of always answering the images' most
-    frequent class; balanced_accuracy, the mean of recall (Brodersen et al. 2010), of which that
-    answer reaches 1 / (number of classes); cross_entropy in nats; macro_f1, the mean over the
+    frequent class; balanced_accuracy, the mean of recall (Brodersen et al. 2010), which is
+    1 / (number of classes) for that answer; cross_entropy in nats; macro_f1, the mean over the
     classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0; expected_calibration_error, the mean
     over the images of |confidence - accuracy| of their bin (Naeini et al. 2015); recall, by class,
-    of the classes that the images have.
+    for the classes that have images.
     """
     number = len(predictions.actual)
     counts = confusion_counts(predictions, len(classes))

@@ -1,4 +1,4 @@
-"""A run -> its model card: for the page, and as Markdown for a model hub.
+"""A run -> its model card, for the page and, as Markdown, for a model hub.
 
 The Markdown begins with the metadata that hubs read (huggingface.co/docs/hub/model-cards).
 """
@@ -13,7 +13,7 @@ import numpy as np
 from stages.report.page_data import PageData, percent
 
 NAMED_CLASSES = 20  # how many are listed by name
-MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$@&#]|:(?=//))")  # what begins markup or a link
+MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$@&#]|:(?=//))")  # what starts markup or a link
 NOT_IN_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
 
 
@@ -27,13 +27,13 @@ class Section:
 
 
 def sections(data: PageData) -> list[Section]:
-    """The card, part by part."""
+    """The sections of the card."""
     k = len(data.classes)
     return [
         Section(
             "What it is",
             [
-                f"A multinomial logistic regression that names one of {k:,} classes: a single"
+                f"A multinomial logistic regression that picks one of {k:,} classes: a single"
                 f" linear layer, softmax(W x / 255 + b). What it sees of a picture is {data.seen}.",
                 f"Classes: {_class_names(data)}.",
             ],
@@ -43,39 +43,39 @@ def sections(data: PageData) -> list[Section]:
             [],
             [
                 ("Data set", data.title),
-                ("Licence", data.licence or "not known: ask whoever made it"),
+                ("Licence", data.licence or "not known: ask whoever made the data set"),
                 ("Source", data.source or "not known"),
                 *((f"Images, {split}", f"{n:,}") for split, n in _splits(data)),
             ],
         ),
         Section(
             "Results",
-            ["On the test images, which neither training nor the choice of params has seen."],
+            ["On the test images, which were used neither for training nor for choosing params."],
             _results(data),
         ),
         Section(
             "Limits",
             [
-                "It names one of its classes whatever a picture shows, even if it shows none of"
-                " them, and its confidence means something only for pictures like those it was"
+                "It answers with one of its classes whatever a picture shows, even if it shows none"
+                " of them, and its confidence is meaningful only for pictures like those it was"
                 f" trained on. {_weakest(data)}",
-                "Test images of the same origin as the training images say nothing about pictures"
+                "Test images from the same source as the training images say nothing about pictures"
                 " from elsewhere: other cameras, pens, backgrounds or people.",
             ],
         ),
         Section(
             "What it is not for",
             [
-                "Decisions about people, or any where an error does harm and no person looks. It is"
-                " a baseline to compare with, and a small model that can be understood in full.",
+                "Decisions about people, or any decision where errors do harm and nobody checks. It"
+                " is a baseline to compare with, and a small model that can be fully understood.",
             ],
         ),
         *(Section(f"Params: {section}", [], rows) for section, rows in data.rows_of_params),
         Section(
             "How to use it",
             [
-                "In the repository: python -m stages.predict PICTURE, which prepares a picture by"
-                " the steps that the model's own file names.",
+                "In the repository: python -m stages.predict PICTURE, which prepares a picture"
+                " as the model's own file specifies.",
             ],
         ),
         Section(
@@ -124,7 +124,7 @@ def model_card(data: PageData) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in a line of Markdown that is shown as it is."""
+    """Text escaped for a line of Markdown, so that it is shown as it is."""
     return MARKDOWN.sub(r"\\\1", _clean(text))
 
 

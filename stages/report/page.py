@@ -1,10 +1,10 @@
-"""A run -> one HTML page that shows it, and lets anyone try the model, without a single request.
+"""A run -> one HTML page that shows it and lets anyone try the model, without a single request.
 
-The page is page_assets/page.html with the style sheet, the scripts and the data in it; the scripts
-compute features and probabilities by the same steps as Python. Its bytes depend on the content
-alone. Its content security policy allows its own scripts and style, by their hashes, and no
-request. Names are hostile until escaped: text in markup is escaped here, and all other data is JSON
-in which no "<" stands, which the scripts put into text nodes and attributes alone.
+The page is page_assets/page.html with the style sheet, the scripts and the data inlined; the
+scripts compute features and probabilities with the same steps as Python. Its bytes depend on the
+content alone. Its content security policy allows its own scripts and style, by their hashes, and no
+request. Names are not trusted: text in markup is escaped here, and all other data is JSON without
+any "<", which the scripts put only into text nodes and attributes.
 """
 
 import base64
@@ -26,21 +26,21 @@ from stages.report.page_data import PageData, percent
 __all__ = ["PageData", "render"]
 
 ASSETS = Path(__file__).parent / "page_assets"
-SCRIPTS = (  # in the order in which they stand in the page
+SCRIPTS = (  # in their order in the page
     *("dom.js", "features.js", "model.js", "pictures.js", "drawing.js"),
     *("charts.js", "confusion.js", "try.js", "page.js"),
 )
 FILES = ("page.html", "page.css", *SCRIPTS)
 
-PICTURE_BYTES = 2**20  # of the pictures that can be listed; a third more in base64
-PICK_BYTES = 2**19  # of the pictures to pick, where the others are reduced
-WEIGHT_BYTES = 2**23  # beyond it there is no trying
-LISTED_SIDE = 48  # pixels; a picture that is larger is reduced
+PICTURE_BYTES = 2**20  # of the pictures that can be listed; a third larger in base64
+PICK_BYTES = 2**19  # of the pictures to pick, if the others are reduced
+WEIGHT_BYTES = 2**23  # a larger model cannot be tried
+LISTED_SIDE = 48  # pixels; larger pictures are reduced
 RIGHT, RIGHT_PER_CLASS = 240, 12  # pictures answered correctly, at most
-PICKS = 20  # pictures to pick, of either kind
-MATRIX_CLASSES = 100  # in the confusion matrix: those confused most
-DRAWN_SIDE = 64  # pixels, of the largest square that one can draw
-SAMPLE = 1000  # test images that show how the data set places its ink
+PICKS = 20  # pictures to pick, right and wrong each
+MATRIX_CLASSES = 100  # in the confusion matrix: the most confused
+DRAWN_SIDE = 64  # pixels: the largest square that can be drawn
+SAMPLE = 1000  # test images on which ink placement is measured
 
 
 def render(data: PageData) -> str:
@@ -69,7 +69,7 @@ def _hash(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON in ASCII that ends no element and opens no comment."""
+    """JSON in ASCII that cannot end an element or open a comment."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
     return text.replace("<", "\\u003c")
 
@@ -83,19 +83,19 @@ def _base64(array: NDArray[Any]) -> str:
 
 
 def _rounded(values: Any) -> list[Any]:
-    """Floats with six decimals, as what is published has; None stays."""
+    """Floats rounded to six decimals, like all published values; None stays None."""
     return [None if value is None else round(float(value), 6) for value in values]
 
 
 def _body(data: PageData, manner: Mapping[str, Any] | None) -> str:
-    classes = ["words"] if max(map(len, data.classes)) > 2 else []  # or signs, such as digits
+    classes = ["words"] if max(map(len, data.classes)) > 2 else []  # else signs, such as digits
     if manner and manner["thin"]:
         classes.append(f"thin-{manner['ink']}")
     return f' class="{" ".join(classes)}"' if classes else ""
 
 
 def _texts(data: PageData, run: Mapping[str, Any]) -> dict[str, str]:
-    """The text of page.html's places, not yet escaped."""
+    """The text for the placeholders in page.html, not yet escaped."""
     measured = data.metrics
     images = f"{measured['images']:,}"
     return {
@@ -125,7 +125,7 @@ def _nowrap(text: str) -> str:
 def _summary(data: PageData) -> str:
     counts = data.counts
     validation = counts.get("validation", 0)
-    chosen = f", with {validation:,} more to choose params by" if validation else ""
+    chosen = f", with {validation:,} more for choosing params" if validation else ""
     return (
         "A logistic regression: one linear layer, trained on"
         f" {counts.get('train', 0):,} pictures{chosen}. What it sees of a picture is {data.seen}."
@@ -133,11 +133,11 @@ def _summary(data: PageData) -> str:
 
 
 def _invitation(manner: Mapping[str, Any] | None) -> str:
-    """What can be put in."""
-    where = "The features and the probabilities are computed here, by the steps of the pipeline."
+    """What a visitor can put in."""
+    where = "The features and the probabilities are computed in your browser, as in the pipeline."
     if manner:
         return f"Draw with a mouse, a finger or a pen, or pick a test picture. {where}"
-    return f"Pick a test picture, or bring a file. {where}"
+    return f"Pick a test picture, or choose a file. {where}"
 
 
 def _what_the_model_sees(data: PageData, manner: Mapping[str, Any] | None) -> str:
@@ -151,11 +151,11 @@ def _what_the_model_sees(data: PageData, manner: Mapping[str, Any] | None) -> st
 
 def _what_is_exact(data: PageData) -> str:
     text = (
-        "A linear model can say exactly why: what its features contribute and its bias add up to"
-        " the score."
+        "A linear model can say exactly why: the contributions of its features and its bias add up"
+        " to the score."
     )
     if data.features == "gradients":
-        text += " What a pair of gradients contributes counts half in each of its two cells."
+        text += " The contribution of a pair of gradients is split equally between its two cells."
     return text
 
 
@@ -163,30 +163,30 @@ def _left_out(run: Mapping[str, Any]) -> str:
     """What the page has no room for."""
     text = ""
     if not run["confusion"]["complete"]:
-        text += f" Of the classes, the {MATRIX_CLASSES} that are confused most are shown."
+        text += f" Only the {MATRIX_CLASSES} most confused classes are shown."
     if (held := run["pictures"]["errors"]) < run["errors"]:
         room = f"{PICTURE_BYTES // 2**20} MiB"
         text += (
-            f" The page has room for {room} of pictures: of {run['errors']:,} mistakes the worst"
-            f" {held:,}."
+            f" The page has room for {room} of pictures: the worst {held:,} of"
+            f" {run['errors']:,} mistakes."
         )
     if "weights" not in run:
-        text += " The model is too large for a page in which it can be tried."
+        text += " The model is too large to be tried on this page."
     return text
 
 
 def _what_it_looks_for(data: PageData) -> str:
     if data.features == "pixels":
-        return "Each pixel's weight for a class, less the mean of its weights for all classes."
+        return "Each pixel's weight for a class, minus the mean of its weights for all classes."
     return (
-        "The edges that speak for each class and against it, cell by cell: the weight of an edge,"
-        " less the mean over the classes, times how strong such edges usually are. Pairs of edges,"
-        " which decide as well, are not drawn."
+        "The edges that speak for and against each class, cell by cell: the weight of an edge,"
+        " minus the mean over the classes, times the usual strength of such edges. Pairs of"
+        " edges, which also count, are not drawn."
     )
 
 
 def _run(data: PageData) -> dict[str, Any]:
-    """All that the scripts are given."""
+    """All the data that the scripts get."""
     held = _held(data)
     box = _box(data.image_shape)
     pictures = data.images[held.tests] if box == 1 else reduced(data.images[held.tests], box)
@@ -237,10 +237,10 @@ def _run(data: PageData) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Held:
-    """The test images in the page, the least probable actual class first.
+    """The test images in the page, sorted by the probability of the actual class, lowest first.
 
-    tests: their indices.  errors: how many of them are mistakes.  right, wrong: which can be
-    picked, as places in `tests`.
+    tests: their indices.  errors: how many of them are mistakes.  right, wrong: those that can be
+    picked, as indices into `tests`.
     """
 
     tests: NDArray[np.int64]
@@ -250,7 +250,7 @@ class _Held:
 
 
 def _held(data: PageData) -> _Held:
-    """As many as there is room for: some that are right of each class, and the worst mistakes."""
+    """As many as there is room for: some correct ones of each class, and the worst mistakes."""
     gain = -losses(data)  # the worst first
     channels, height, width = data.image_shape
     box = _box(data.image_shape)
@@ -273,20 +273,20 @@ def _held(data: PageData) -> _Held:
 
 
 def losses(data: PageData) -> NDArray[np.float64]:
-    """The loss of each test image, (N,), in nats with six decimals, as it is published."""
+    """The loss of each test image, (N,), in nats with six decimals, as published."""
     loss: NDArray[np.float64] = -np.log(np.maximum(data.actual_probability, 1e-300))
     return loss.round(6)
 
 
 def _box(shape: tuple[int, int, int]) -> int:
-    """How many pixels a side become one where a picture is only listed."""
+    """The side of the box of pixels that becomes one pixel in a list of pictures."""
     return -(-max(shape[1:]) // LISTED_SIDE)
 
 
 def _right(data: PageData, gain: NDArray[np.float64], room: int) -> tuple[list[int], list[int]]:
-    """Images answered correctly: two of each class as they come, then those least sure of.
+    """Images answered correctly: the first two of each class, then those it was least sure of.
 
-    All of them, and the first of each class.
+    Returns all of them, and the first of each class.
     """
     per_class = min(RIGHT_PER_CLASS, max(1, RIGHT // len(data.classes)))
     rounds: list[list[int]] = [[] for _ in range(per_class)]
@@ -304,7 +304,7 @@ def _right(data: PageData, gain: NDArray[np.float64], room: int) -> tuple[list[i
 
 
 def _confusion(counts: NDArray[np.int64]) -> dict[str, Any]:
-    """The matrix, of the classes that are confused most where there are too many."""
+    """The matrix; if there are too many classes, that of the most confused ones."""
     wrong = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
     shown = np.sort(np.argsort(-wrong, kind="stable")[:MATRIX_CLASSES])
     return {
@@ -316,7 +316,7 @@ def _confusion(counts: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _per_class(counts: NDArray[np.int64]) -> list[list[Any]]:
-    """For each class its images, precision, recall and F1; None where that is 0 / 0."""
+    """For each class: its images, precision, recall and F1, each None where it is 0 / 0."""
     hits, actual, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
 
     def share(part: int, of: int) -> float | None:
@@ -348,16 +348,17 @@ def manner_of(images: NDArray[np.uint8]) -> dict[str, Any]:
     """How a data set of grey squares places its ink, measured on the first SAMPLE images.
 
     ink: light or dark, whichever the margin is not.  side: the longer side of the box around it.
-    by: mass or box, whichever centre lies at more nearly the same place, and centre: that place,
-    (y, x).  pen: the width of a stroke, twice its area by the length of its outline.  thin: whether
-    that is a pen's. In pixels; medians of ratios of integers, the same on every machine.
+    by: mass or box, whichever of the two centres varies less.  centre: the median of that centre,
+    (y, x).  pen: the width of a stroke, twice its area divided by the length of its outline.  thin:
+    whether strokes are as thin as a pen's. Lengths are in pixels. All are medians of ratios of
+    integers, the same on every machine.
     """
     pixels = images[:SAMPLE, 0].astype(np.int64)  # (n, H, W)
     size = pixels.shape[1]
     edge = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
     light = bool(np.median(edge) < 128)
     ink = pixels if light else 255 - pixels
-    ink = ink[ink.max((1, 2)) > 32]  # those that show something
+    ink = ink[ink.max((1, 2)) > 32]  # leave out blank images
     if not len(ink):
         ink = np.full((1, size, size), 255)
     at = np.arange(size)
@@ -369,7 +370,7 @@ def manner_of(images: NDArray[np.uint8]) -> dict[str, Any]:
     steady = by_mass.var(0).sum() <= by_box.var(0).sum()
     outline = np.abs(np.diff(ink, axis=1, prepend=0, append=0)).sum((1, 2))
     outline += np.abs(np.diff(ink, axis=2, prepend=0, append=0)).sum((1, 2))
-    # On average over directions, |dx| + |dy| is 4 / pi times the length of a step.
+    # Averaged over all directions, |dx| + |dy| is 4 / pi times the length of a step.
     pen = float(np.median(mass[:, 0] / outline)) * 2 * 1.2732
     return {
         "by": "mass" if steady else "box",

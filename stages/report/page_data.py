@@ -1,4 +1,4 @@
-"""What the page and the model card tell of a run: plain values and arrays."""
+"""What the page and the model card show of a run: plain values and arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ SECTIONS = ("download", "tensorize", "train", "evaluate")  # of params, in the p
 
 @dataclass(frozen=True)
 class PageData:
-    """A run: its data set, its model, and what that model says of N test images.
+    """A run: its data set, its model, and the model's predictions for N test images.
 
-    title: the data set's name.  licence, source: the data set's; None if they are not known.
+    title: the data set's name.  licence, source: the data set's; None if not known.
     classes: K names.  image_shape: (C, H, W).  fit: crop or pad, for pictures of another shape.
-    features: what the model sees of an image.  deskew: whether images are deskewed before.
-    weight: (K, D) float32.  bias: (K,) float32.  The logits are W x / 255 + b, of features x.
+    features: what the model sees of an image.  deskew: whether images are deskewed first.
+    weight: (K, D) float32.  bias: (K,) float32.  The logits of features x are W x / 255 + b.
     images: (N, C, H, W) uint8, not deskewed.  pictures: their names, N.
     actual, predicted: (N,), in [0, K).  confidence: (N,), the probability of the predicted class.
     actual_probability: (N,), that of the actual class.
-    metrics: what stands in data/metrics.json.
+    metrics: the content of data/metrics.json.
     reliability: for each bin that holds images, mean confidence, accuracy and number of images;
-    bins, of equal width, are `evaluate.calibration_bins` of `params`.
+    `evaluate.calibration_bins` of `params` is the number of bins, which have equal width.
     history: rows of iteration, training loss, validation loss and accuracy, None where there is no
     validation split.  params: by section and name.  counts: images by split.
     """
@@ -93,7 +93,7 @@ def as_text(value: Any) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, never 100 % or 0 % of what is not all or nothing."""
+    """A share as a percentage: 100 % and 0 % only for exactly all and nothing."""
     if 0 < share < 0.00005:
         return "< 0.01 %"
     if 0.99995 <= share < 1:

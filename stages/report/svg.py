@@ -1,7 +1,7 @@
 """Images with captions -> one SVG, whose bytes depend on the content alone.
 
-An SVG leaves drawing to whoever looks at it, and a PNG without compression leaves nothing to the
-version of a library: so the file can stand in `dvc.lock` and be the same on every machine.
+An SVG leaves rendering to the viewer, and an uncompressed PNG does not depend on the version of a
+library, so the file is the same on every machine and its hash can be in `dvc.lock`.
 """
 
 import base64
@@ -20,19 +20,19 @@ Numbers = NDArray[Any]
 Pixels = NDArray[np.uint8]
 
 SIDE, GAP, CAPTION, TITLE, FONT = 128, 12, 36, 56, 11  # SVG units
-WIDTH = 560  # SVG units: a line of the title has room
-PIXELS = 2**20  # of all the pictures of a figure: 4 MB, three bytes each in base64
-STROKE_CELL, STROKE, STROKE_LEVELS = 16, 7, 8  # units of a cell, of half a stroke; strengths
+WIDTH = 560  # SVG units: wide enough for a line of the title
+PIXELS = 2**20  # in all pictures of a figure: 4 MB, at three bytes each in base64
+STROKE_CELL, STROKE, STROKE_LEVELS = 16, 7, 8  # units per cell and per half stroke; levels
 BLUE, RED = (33, 102, 172), (178, 24, 43)
-# What XML 1.0 (2.2) has no place for, and the control characters that it has one for.
+# Characters that XML 1.0 (2.2) does not allow, and the control characters that it does allow.
 NOT_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def fitted(images: Numbers) -> NDArray[np.float64]:
     """(N, C, H, W) numbers -> (N, C, h, w) float64: as many pixels as a figure has room for.
 
-    A pixel is the mean of a square box of pixels, one by one where all fit; the boxes at the right
-    and lower edges may hold fewer. Sums of uint8 are exact, and so are equal everywhere.
+    Each pixel is the mean of a square box of pixels, of a single one if all fit; boxes at the right
+    and lower edges may hold fewer. Sums of uint8 are exact, and so the same everywhere.
     """
     number, _, height, width = images.shape
     box = -(-max(height, width) // min(SIDE, isqrt(PIXELS // max(1, number))))
@@ -78,10 +78,10 @@ def rgb(images: Numbers) -> Pixels:
 
 
 def breadth(text: str) -> int:
-    """The room that a line of text takes, in hundredths of the font's size.
+    """The width of a line of text, in hundredths of the font's size.
 
-    A letter counts as what it takes in the widest of the usual fonts, or a little more: what is
-    drawn differs between machines. Integers, so that where a line is cut does not.
+    A letter counts as wide as in the widest of the usual fonts, or a little wider: fonts differ
+    between machines. The widths are integers, so that the place where a line is cut does not.
     """
     # from U+1100 on: Chinese, Japanese, Korean, emoji
     return sum(
@@ -91,10 +91,10 @@ def breadth(text: str) -> int:
 
 
 def shortened(text: str, room: int) -> str:
-    """`text`, with an ellipsis in its middle where its breadth is more than `room`, 100 or more.
+    """`text`, with an ellipsis in the middle if its breadth is more than `room`, 100 or more.
 
-    Both ends stay: names of classes that are confused often begin alike. What XML cannot hold is a
-    replacement character.
+    Both ends stay, because classes that are confused often have names that begin alike. Characters
+    that XML does not allow become the replacement character.
     """
     text = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
     if breadth(text) <= room:
@@ -106,7 +106,7 @@ def shortened(text: str, room: int) -> str:
 
 
 def named(text: str, room: int) -> str:
-    """The inside of an SVG's <text>: `text` shortened, and then all of it as a tooltip."""
+    """The inside of an SVG's <text>: `text` shortened, with the full text as a tooltip."""
     short = shortened(text, room)
     whole = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
     return escape(short) + (f"<title>{escape(whole)}</title>" if short != whole else "")
@@ -121,7 +121,7 @@ def figure(
 ) -> str:
     """A grid of drawings, N SVG fragments SIDE wide and high, each above one or two caption lines.
 
-    A line too long for its place is cut, and the whole of it is the tooltip.
+    A line that is too long is shortened, with the full text as a tooltip.
     """
     rows = -(-len(captions) // columns)
     width = columns * (SIDE + GAP) + GAP
@@ -134,7 +134,7 @@ def figure(
 
 
 def drawing(width: int, height: int, title: str, subtitle: str, content: str) -> str:
-    """An SVG with two lines of title, TITLE high, above what is drawn, and WIDTH wide at least."""
+    """An SVG with two lines of title, TITLE high, above the content; at least WIDTH wide."""
     margin = max(0, WIDTH - width) // 2
     wide = width + 2 * margin
     return f"""\
@@ -150,12 +150,12 @@ def drawing(width: int, height: int, title: str, subtitle: str, content: str) ->
 
 
 def images(pictures: Pixels) -> list[str]:
-    """Pictures, (N, H, W, 3) uint8, as drawings of a figure."""
+    """Pictures, (N, H, W, 3) uint8, as drawings for a figure."""
     return [image(picture, 0, 0, SIDE, SIDE) for picture in pictures]
 
 
 def strokes(strength: NDArray[np.float64]) -> str:
-    """Edges in a grid of cells as a drawing of a figure: red above zero, blue below.
+    """Edges in a grid of cells as a drawing for a figure: red above zero, blue below.
 
     strength: (B, G, G) in [-1, 1], for B edge directions in equal steps of half a turn, the first
     one upright. The colour grows with the square root of the strength, in a few steps, so that weak
@@ -186,7 +186,7 @@ def strokes(strength: NDArray[np.float64]) -> str:
 
 
 def image(picture: Pixels, x: int, y: int, width: int, height: int) -> str:
-    """A picture, (H, W, 3) uint8, as large as fits at a place of an SVG, its pixels sharp."""
+    """A picture, (H, W, 3) uint8, as large as fits into a box of an SVG, with sharp pixels."""
     source = base64.b64encode(png(picture)).decode()
     return (
         f'<image x="{x}" y="{y}" width="{width}" height="{height}" image-rendering="pixelated"'
@@ -211,7 +211,7 @@ def _cell(content: str, caption: Sequence[str], row: int, column: int) -> str:
 def png(picture: Pixels) -> bytes:
     """(H, W, 3) uint8 -> a PNG of stored, not compressed, pixels (RFC 2083; RFC 1951, 3.2.4)."""
     height, width, _ = picture.shape
-    filters = np.zeros((height, 1), np.uint8)  # before each row: 0, none
+    filters = np.zeros((height, 1), np.uint8)  # one per row: 0, no filter
     rows = np.hstack([filters, picture.reshape(height, 3 * width)]).tobytes()
     blocks = [rows[start : start + 65535] for start in range(0, len(rows), 65535)]
     stored = b"".join(

@@ -1,8 +1,9 @@
-"""The state of an unfinished run, so that it can go on where it was stopped.
+"""The state of an unfinished run, so that it can resume where it was stopped.
 
-It is kept beside the run's output in a file that git and DVC ignore, written whole or not at all,
-named by a hash of all that decides the result, and removed when the run ends. It begins with the
-SHA-256 of the rest. A run of a few seconds writes none: it is started over sooner than found again.
+It is kept next to the run's output, in a file that git and DVC ignore. The file is written whole or
+not at all, named by a hash of everything that affects the result, and removed when the run ends. It
+begins with the SHA-256 of the rest. A run of a few seconds writes none, because starting over is
+quicker.
 """
 
 import hashlib
@@ -22,15 +23,15 @@ from torch import Tensor
 from stages.base.params import Params
 from stages.base.whole_files import write_bytes
 
-SECONDS = 10.0  # before the first state is kept, and at least between two
+SECONDS = 10.0  # before the first checkpoint, and at least between two
 CODE = Path(__file__).parents[1]
 DIGEST = hashlib.sha256().digest_size  # bytes
-SHARE = 0.01  # of the run's time, at most, goes into keeping states
+SHARE = 0.01  # of the run's time, at most, is spent on checkpoints
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run is: steps done, the tensors that the next step needs, what was reported."""
+    """How far a run has got: steps done, the tensors the next step needs, the history so far."""
 
     iteration: int
     tensors: Sequence[Tensor]
@@ -38,7 +39,7 @@ class State:
 
 
 def run_key(params: Params, inputs: Iterable[Path]) -> str:
-    """A hash of what decides a run's result: its params, its inputs, our code, torch's version."""
+    """A hash of what affects a run's result: its params, its inputs, our code, torch's version."""
     digest = hashlib.sha256(f"{params.model_dump_json()} torch {version('torch')}".encode())
     for path in [*inputs, *sorted(CODE.rglob("*.py"))]:
         with path.open("rb") as file:
@@ -47,7 +48,7 @@ def run_key(params: Params, inputs: Iterable[Path]) -> str:
 
 
 class Checkpoint:
-    """The file beside `output` for the run that `key()` names; key is called only if needed."""
+    """The file next to `output` for the run that `key()` identifies; called only if needed."""
 
     def __init__(self, output: Path, key: Callable[[], str]) -> None:
         self._output = output
@@ -66,17 +67,17 @@ class Checkpoint:
         return self._path
 
     def load(self) -> State | None:
-        """Read the state of an earlier run that decided the same; None if there is none.
+        """Read the state that an earlier run with the same key left; None if there is none.
 
-        A damaged file is passed over with a line on standard error.
+        A damaged file is ignored, with a line on standard error.
         """
         if not self._files() or not self.path.is_file():
             return None
         content = self.path.read_bytes()
         if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
             print(
-                f"{self.path}: found a checkpoint that is damaged; expected one that its checksum"
-                " matches; the run starts over",
+                f"{self.path}: found a damaged checkpoint; expected one that matches its checksum;"
+                " the run starts over",
                 file=sys.stderr,
             )
             return None
@@ -87,11 +88,11 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to keep a state."""
+        """Whether it is time to write a checkpoint."""
         return time.monotonic() >= self._due
 
     def keep(self, state: State) -> None:
-        """Write the state; a disk too full for it does not stop the run."""
+        """Write the state; if the disk is full, the run goes on without it."""
         start = time.monotonic()
         tensors = {f"{i}": tensor.cpu() for i, tensor in enumerate(state.tensors)}
         about = json.dumps({"iteration": state.iteration, "report": state.report}).encode()
@@ -100,11 +101,11 @@ class Checkpoint:
         try:
             write_bytes(self.path, hashlib.sha256(content).digest() + content)
         except OSError as error:
-            print(f"the checkpoint cannot be written, going on without: {error}", file=sys.stderr)
+            print(f"the checkpoint cannot be written; the run goes on: {error}", file=sys.stderr)
         end = time.monotonic()
         self._due = end + max(SECONDS, (end - start) / SHARE)
 
     def remove(self) -> None:
-        """Forget the states of this run, and of runs that were given up."""
+        """Delete the checkpoints of this run, and of runs that were abandoned."""
         for file in self._files():
             file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The splits that training reads, as tensors on the disk's own pages."""
+"""The splits that training reads, as tensors mapped from disk."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from stages.formats.split_file import Split
 
 @dataclass(frozen=True)
 class Examples:
-    """What is fitted or measured: features (N, D) uint8 and labels (N,) int64, in [0, K)."""
+    """Examples to fit or to evaluate: features (N, D) uint8 and labels (N,) int64, in [0, K)."""
 
     features: Tensor
     labels: Tensor
 
     @classmethod
     def of(cls, split: Split) -> "Examples":
-        """The tensors share the split's memory, and must not be written to."""
+        """Tensors that share the split's memory, and must not be written to."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that the memory is read-only
             return cls(torch.from_numpy(split.features), torch.from_numpy(split.labels))
@@ -29,13 +29,13 @@ class Examples:
 
 
 def read_splits(train_path: Path, validation_path: Path) -> tuple[Split, Split]:
-    """Read the two splits; raises ValueError if one cannot be trained on with the other."""
+    """Read the two splits; raises ValueError if they cannot be used together."""
     training = Split.load(train_path)
     validation = Split.load(validation_path)
     if not len(training):
         raise ValueError(f"{train_path}: found no images; expected at least one to train on")
     if len(training.classes) < 2:
-        raise ValueError(f"{train_path}: found one class; expected two or more to tell apart")
+        raise ValueError(f"{train_path}: found one class; expected two or more to distinguish")
     if (validation.classes, validation.spec, validation.features.shape[1]) != (
         training.classes,
         training.spec,

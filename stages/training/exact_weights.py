@@ -1,7 +1,7 @@
 """Params and two splits -> the float64 weights that `train` rounds to float32.
 
-`explain` rounds them the other way, `verify` measures how close they are to that. All that these
-two need of the training code is here.
+`explain` rounds some of them the other way; `verify` measures how close they are to a rounding
+boundary. Everything these two commands need from the training code is here.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class ExactModel:
     """A fitted model before rounding.
 
     weights: (K * D + K,), the rows of the weight matrix, then the biases.
-    content: from such weights to the bytes of the file that `train` writes for them.
+    content: maps such weights to the bytes of the file that `train` writes for them.
     """
 
     weights: Weights
@@ -54,7 +54,7 @@ def exact_model(
     resume: bool = False,
     processes: Processes = ALONE,
 ) -> ExactModel:
-    """Fit the model as `train` does; with `resume`, once more from the state halfway through."""
+    """Fit the model as `train` does; with `resume`, again from the state halfway through."""
     params = TrainParams.load(params_path, "train")
     split, _ = read_splits(train_path, validation_path)
     examples, classes = Examples.of(split), len(split.classes)
@@ -78,7 +78,7 @@ def _content(split: Split, params: TrainParams, weights: Weights) -> bytes:
 def main(
     params: Annotated[Path, Option(help="in: the file with the section `train`")],
     train_split: Annotated[Path, Option("--train", help="in: the images to fit")],
-    validation: Annotated[Path, Option(help="in: the images to watch the loss on")],
+    validation: Annotated[Path, Option(help="in: the images to validate on")],
     weights: Annotated[Path, Option(help="out: the weights, then the biases, float64, .npy")],
     resume: Annotated[bool, Option("--resume", help="resume from the state halfway")] = False,
 ) -> None:

@@ -34,7 +34,7 @@ class Row:
 
 
 class History:
-    """The rows so far, and the losses that the next one will average."""
+    """The rows so far, and the batch losses that the next row will average."""
 
     def __init__(
         self, params: TrainParams, validation: Examples, processes: Processes = ALONE
@@ -44,7 +44,7 @@ class History:
         self._loss, self._batches = 0.0, 0
 
     def add(self, step: Step) -> Row | None:
-        """Take a step in; return the row if one is due."""
+        """Record a step; return a row if one is due."""
         self._loss += step.loss
         self._batches += 1
         last = step.iteration == self._params.iterations
@@ -62,7 +62,7 @@ class History:
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """All of it, in terms of JSON, which keeps every bit of a float."""
+        """The whole history as JSON values, which keep every bit of a float."""
         return {
             "rows": list(map(asdict, self.rows)),
             "loss": self._loss,
@@ -70,6 +70,6 @@ class History:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self.rows = [Row(**row) for row in state["rows"]]
         self._loss, self._batches = state["loss"], state["batches"]

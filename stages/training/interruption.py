@@ -1,4 +1,4 @@
-"""Run `train` until it has kept its state halfway through, then kill it, as a lost machine would.
+"""Run `train` until it has written a checkpoint halfway through, then kill it, as a crash would.
 
 `python -m stages.training.interruption OPTIONS`, with the options of `python -m stages.train`.
 """
@@ -26,7 +26,7 @@ def main() -> None:
             keep(self, state)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    # A run that lasts less than SECONDS would keep no state at all.
+    # A run that lasts less than SECONDS would write no checkpoint at all.
     with (
         patch.object(checkpoint, "SECONDS", 0.0),
         patch.object(Checkpoint, "keep", keep_once_and_die),

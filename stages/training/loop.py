@@ -1,4 +1,4 @@
-"""The training loop: tensors in, weights out, nothing read or written.
+"""The training loop: tensors in, weights out, no files.
 
 Everything is computed in float64, so that what differs between machines (the order of sums) stays
 far below what the published float32 weights can show.
@@ -19,16 +19,16 @@ from stages.training.processes import ALONE, Processes
 from stages.training.settings import TrainParams
 
 CPU = torch.device("cpu")
-SCALE = 1 / 255  # of the features
-FEATURES_AT_A_TIME = 2**19  # where no gradient is taken: 4 MB in float64, which stay in the cache
+SCALE = 1 / 255  # of a feature
+FEATURES_AT_A_TIME = 2**19  # when evaluating: 4 MB in float64, which fits in the cache
 GROWTH_STEPS = 50  # 1.7 % of a default run
-LARGE_GROWTH = 1.5  # of MNIST's pixels, SGD with momentum 0.9: 1.4 at a rate of 0.5, 2.0 at 1.0
-DISTURBANCE = 1e-9  # of each gradient, relative; far above rounding, far below what it would bend
+LARGE_GROWTH = 1.5  # MNIST's pixels, SGD with momentum 0.9: 1.4 at a rate of 0.5, 2.0 at 1.0
+DISTURBANCE = 1e-9  # relative, of each gradient: far above rounding, yet small
 
 
 @dataclass(frozen=True)
 class Step:
-    """What stands after `iteration` steps, counted from 1.
+    """The state after `iteration` steps, counted from 1.
 
     loss: mean cross entropy of the step's batch before the step, in nats.  weight: (K, D) and
     bias: (K,), float64, which the next step changes in place.  tensors: these two and the
@@ -43,7 +43,7 @@ class Step:
 
 
 def batches(examples: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Endless batches of indices, (batch_size,) int64: each epoch a new order of all the examples.
+    """Endless batches of indices, (batch_size,) int64: each epoch has all examples in a new order.
 
     The last batch of an epoch is smaller where batch_size does not divide the number of examples.
     """
@@ -64,7 +64,7 @@ def logits(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
 def loss_and_gradients(
     weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor, batch_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What N examples add to a batch's mean cross entropy and to its gradients.
+    """What N examples contribute to a batch's mean cross entropy and its gradients.
 
     Weights (K, D) and (K,), and features (N, D), all float64, and labels (N,) int64
     -> loss in nats, (), and (K, D), (K,).
@@ -98,7 +98,7 @@ def fit(
     """Take `params.iterations` steps on batches of the training examples, and yield each.
 
     The weights start at zero: the loss is convex, so there is no symmetry to break. resume: an
-    iteration and that step's tensors, to go on from. disturb: what becomes of each gradient.
+    iteration and that step's tensors, to continue from. disturb: applied to each gradient.
     Raises ValueError if the loss is no longer finite.
     """
     weight = torch.zeros(classes, training.features.shape[1], dtype=torch.float64, device=device)
@@ -132,8 +132,7 @@ def fit(
 
 
 def relative_noise(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient with each number off by a normal share of it, of standard deviation
-    DISTURBANCE."""
+    """The gradient with Gaussian noise of relative standard deviation DISTURBANCE, in place."""
     noise = torch.randn(gradient.shape, generator=generator)  # float32: a fifth of the time
     return gradient.mul_(1 + DISTURBANCE * noise.to(gradient))
 
@@ -141,10 +140,10 @@ def relative_noise(gradient: Tensor, generator: torch.Generator) -> Tensor:
 def error_growth(step: Step, noisy: Step) -> float:
     """How many times larger the relative error of the weights is than that of the gradients.
 
-    `noisy` is the same step of a run whose gradients went through `relative_noise`. Rounding does
-    the same on a smaller scale. At a stable learning rate, gradient descent on a convex loss
-    shrinks what that does to the weights, and this is about 1 or less; at a larger one it grows
-    from step to step.
+    `noisy` is the same step of a run whose gradients went through `relative_noise`. Rounding errors
+    act the same way on a smaller scale. At a stable learning rate, gradient descent on a convex
+    loss damps their effect on the weights, and the result is about 1 or less; at a larger rate, it
+    grows from step to step.
     """
     return float((noisy.weight - step.weight).norm() / step.weight.norm() / DISTURBANCE)
 

@@ -1,10 +1,10 @@
-"""Update rules and learning rate schedules; each keeps the promise of the same bytes.
+"""Update rules and learning rate schedules that give the same bytes on every machine.
 
-Contraction does: each of these rules, at a stable learning rate, shrinks the last-bit differences
+They can, because each of these rules, at a stable learning rate, shrinks the last-bit differences
 between two machines. A line search (L-BFGS) branches on them, and is left out for that reason.
 
-Written out, because building a `torch.optim.Optimizer` imports torch's compiler, which takes longer
-than a whole training run. Tested to take the same steps as `torch.optim`.
+They are written out here because building a `torch.optim.Optimizer` imports torch's compiler, which
+takes longer than a whole training run. Tests check that they take the same steps as `torch.optim`.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from torch import Tensor
 
 
 class Optimizer(Protocol):
-    """Changes the weights it was made with, in place."""
+    """Updates, in place, the weights it was constructed with."""
 
     @property
     def state(self) -> list[Tensor]:
-        """All that the next step needs, besides the weights."""
+        """Everything the next step needs besides the weights."""
 
     def step(self, gradients: Sequence[Tensor], learning_rate: float, number: int) -> None:
-        """Take step `number`, from 1. The gradients, in the weights' order, may be overwritten."""
+        """Take step `number`, from 1. The gradients, one per weight, may be overwritten."""
 
 
 class SGD:
@@ -61,7 +61,7 @@ class SGD:
 class Adam:
     """Adam (Kingma and Ba 2015); with `decoupled` weight decay, AdamW (Loshchilov and Hutter 2019).
 
-    momentum is the papers' beta1; beta2 and epsilon are the papers' own.
+    momentum is the papers' beta1; beta2 and epsilon are the papers' defaults.
     """
 
     beta2 = 0.999
@@ -97,7 +97,7 @@ class Adam:
 
 
 def learning_rate_at(schedule: str, learning_rate: float, iteration: int, iterations: int) -> float:
-    """The learning rate of `iteration`, from 0 to iterations - 1.
+    """The learning rate at `iteration`, from 0 to iterations - 1.
 
     `constant`; `linear` and `cosine` (Loshchilov and Hutter 2017) fall from `learning_rate` at
     iteration 0 towards 0 at the end.

@@ -71,7 +71,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert process.returncode == code
 
 
-def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     process = start(tmp_path, "--what", "defect")
     assert "Traceback" in process.communicate()[1]
     assert process.returncode == 1
@@ -92,19 +92,19 @@ def test_a_stopped_stage_cleans_up_and_never_exits_0(
     assert "Traceback" not in err
 
 
-def test_help_tells_what_it_does_its_options_and_its_params(tmp_path: Path) -> None:
+def test_help_shows_what_a_command_does_its_options_and_its_params(tmp_path: Path) -> None:
     text = start(tmp_path, "--help").communicate()[0]
     for part in ("Do one thing.", "And explain it.", "what goes wrong", "size  of the example"):
         assert part in text
 
 
-def test_a_missing_option_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_option_names_it(tmp_path: Path) -> None:
     process = start(tmp_path)
     assert "Missing option '--what'" in process.communicate()[1]
     assert process.returncode == 2
 
 
-def test_a_reader_who_goes_away_is_no_error_to_tell(tmp_path: Path) -> None:
+def test_a_closed_output_pipe_prints_no_error(tmp_path: Path) -> None:
     with start(tmp_path, "--what", "lines") as process:
         assert process.stdout
         assert process.stderr

@@ -73,7 +73,7 @@ def test_whole_numbers_are_read_as_integers(tmp_path: Path, text: str) -> None:
         ({"zzz": "3"}, "example.zzz: unknown key; known: kind, rate, size, flag, seed"),
     ],
 )
-def test_an_error_names_the_key_the_value_and_what_is_allowed(
+def test_a_params_error_names_the_key_the_value_and_what_is_allowed(
     tmp_path: Path, change: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ValueError, match="example") as caught:
@@ -81,7 +81,7 @@ def test_an_error_names_the_key_the_value_and_what_is_allowed(
     assert message in str(caught.value)
 
 
-def test_all_problems_are_listed_in_one_line(tmp_path: Path) -> None:
+def test_all_problems_with_params_are_listed_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="example") as caught:
         load(tmp_path, "example: {kind: c, size: 0, rte: 1, flag: true}")
     message = str(caught.value)
@@ -90,7 +90,7 @@ def test_all_problems_are_listed_in_one_line(tmp_path: Path) -> None:
         assert part in message
 
 
-# Each list holds the one before it ten times: 10**9 leaves in a few bytes.
+# Each list holds the previous one ten times: 10**9 leaves in a few bytes.
 ALIASES = "a0: &a0 [x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
 )
@@ -139,7 +139,7 @@ def test_a_params_file_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> 
             Example.load(path, "example")
 
 
-def test_a_missing_params_file_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_params_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
         Example.load(tmp_path / "nowhere.yaml", "example")
 

@@ -18,28 +18,28 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_content_replaces_what_stood_there(path: Path) -> None:
+def test_new_content_replaces_an_older_file(path: Path) -> None:
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_folders_are_made(tmp_path: Path) -> None:
+def test_parent_folders_are_created(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a" / "b" / "file", b"new")
     assert (tmp_path / "a" / "b" / "file").read_bytes() == b"new"
 
 
-def test_text_is_utf_8_with_line_feeds(path: Path) -> None:
+def test_text_is_written_as_utf_8_with_line_feeds(path: Path) -> None:
     write_text(path, "é\n")
     assert path.read_bytes() == b"\xc3\xa9\n"
 
 
-def test_until_the_block_ends_the_old_file_stands(path: Path) -> None:
+def test_the_old_file_stays_until_the_block_ends(path: Path) -> None:
     with whole_file(path) as part:
         part.write_bytes(b"new")
         assert path.read_bytes() == b"old"
-        assert part.parent == path.parent  # a rename between file systems is no rename
-        assert part.name.endswith(".part")  # what .gitignore and .dvcignore know
+        assert part.parent == path.parent  # renaming across file systems is not atomic
+        assert part.name.endswith(".part")  # what .gitignore and .dvcignore list
     assert path.read_bytes() == b"new"
 
 
@@ -47,7 +47,7 @@ def test_until_the_block_ends_the_old_file_stands(path: Path) -> None:
 def test_a_block_that_raises_leaves_the_old_file_alone(
     path: Path, error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), whole_file(path) as part:  # noqa: PT012  # it raises half-way
+    with pytest.raises(error), whole_file(path) as part:  # noqa: PT012  # it raises halfway
         part.write_bytes(b"half of the n")
         raise error
     assert path.read_bytes() == b"old"
@@ -95,16 +95,16 @@ def content_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_until_the_block_ends_the_old_folder_stands(folder: Path) -> None:
+def test_the_old_folder_stays_until_the_block_ends(folder: Path) -> None:
     with whole_folder(folder) as part:
         (part / "new").write_bytes(b"new")
         assert content_of(folder) == {"deep/file": b"old"}
-        assert part.parent.parent == folder.parent  # a rename between file systems is no rename
-        assert part.parent.name.endswith(".part")  # what .gitignore and .dvcignore know
+        assert part.parent.parent == folder.parent  # renaming across file systems is not atomic
+        assert part.parent.name.endswith(".part")  # what .gitignore and .dvcignore list
     assert content_of(folder.parent) == {"folder/new": b"new"}
 
 
-def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+def test_a_folder_is_created_with_its_parents(tmp_path: Path) -> None:
     with whole_folder(tmp_path / "a" / "b") as part:
         (part / "file").write_bytes(b"new")
     assert content_of(tmp_path) == {"a/b/file": b"new"}
@@ -117,13 +117,13 @@ def test_a_folder_is_made_with_its_parents(tmp_path: Path) -> None:
 def test_a_block_that_raises_leaves_the_old_folder_alone(
     folder: Path, error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), whole_folder(folder) as part:  # noqa: PT012  # it raises half-way
+    with pytest.raises(error), whole_folder(folder) as part:  # noqa: PT012  # it raises halfway
         (part / "new").write_bytes(b"half of the n")
         raise error
     assert content_of(folder.parent) == {"folder/deep/file": b"old"}
 
 
-def test_a_rename_that_fails_brings_the_old_folder_back(
+def test_a_failed_rename_brings_the_old_folder_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
@@ -139,7 +139,7 @@ def test_a_rename_that_fails_brings_the_old_folder_back(
     assert content_of(folder.parent) == {"folder/deep/file": b"old"}
 
 
-def test_where_two_write_at_once_the_last_is_in_place_and_whole(folder: Path) -> None:
+def test_when_two_write_at_once_the_last_is_in_place_and_whole(folder: Path) -> None:
     with whole_folder(folder) as first:
         (first / "first").write_bytes(b"1")
         with whole_folder(folder) as second:

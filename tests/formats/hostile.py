@@ -1,4 +1,4 @@
-"""Safetensors files as an attacker, or a defect, would write them."""
+"""Safetensors files as an attacker or a bug would write them."""
 
 import json
 import random
@@ -15,21 +15,21 @@ NESTED = "[" * 100_000 + "]" * 100_000  # JSON beyond Python's recursion limit
 
 
 def short(value: object) -> str | None:
-    """A parameter's part of a test's name."""
+    """The part of a test's name that a parameter contributes."""
     return value[:50] if isinstance(value, str) else None
 
 
 def write(
     path: Path, tensors: Mapping[str, NDArray[Any]], entry: str, about: object | None
 ) -> None:
-    """A file of these tensors and one entry of metadata: text, JSON, or none."""
+    """A file with these tensors and one metadata entry: text, JSON or none."""
     text = about if isinstance(about, str) else json.dumps(about)
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     path.write_bytes(save(whole, None if about is None else {entry: text}))
 
 
 def damaged(content: bytes) -> Iterator[bytes]:
-    """A file cut short, and with its header edited in many ways."""
+    """A file truncated, and with its header edited in many ways."""
     for length in (0, 1, 7, 8, 9, 40, len(content) // 2, len(content) - 1):
         yield content[:length]
     yield content + b"\0"
@@ -42,7 +42,7 @@ def damaged(content: bytes) -> Iterator[bytes]:
             if kind != old and f'"{old}"' in header:
                 text = header.replace(f'"{old}"', f'"{kind}"').encode()
                 yield struct.pack("<Q", len(text)) + text + data
-    chance = random.Random(0)  # noqa: S311  # no secret
+    chance = random.Random(0)  # noqa: S311  # not for secrets
     for _ in range(300):
         place = chance.randrange(size)
         text = (header[:place] + chance.choice('0[]{}":,-') + header[place + 1 :]).encode()

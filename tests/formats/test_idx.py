@@ -16,7 +16,9 @@ SIX = bytes([0, 0, 8, 2, 0, 0, 0, 2, 0, 0, 0, 3, 1, 2, 3, 4, 5, 6])  # 2 x 3 val
 
 
 @given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4)))
-def test_reading_inverts_writing(tmp_path_factory: pytest.TempPathFactory, array: Bytes) -> None:
+def test_an_idx_file_reads_back_as_written(
+    tmp_path_factory: pytest.TempPathFactory, array: Bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
     path.write_bytes(idx_bytes(array))
     np.testing.assert_array_equal(np.array(read_idx(path, array.ndim)), array, strict=True)
@@ -24,7 +26,7 @@ def test_reading_inverts_writing(tmp_path_factory: pytest.TempPathFactory, array
 
 # torchvision's reader takes one to three dimensions and at least one value.
 @given(array=arrays(np.uint8, array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)))
-def test_torchvision_reads_what_is_written(
+def test_torchvision_reads_the_idx_files_we_write(
     tmp_path_factory: pytest.TempPathFactory, array: Bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "written"
@@ -33,13 +35,13 @@ def test_torchvision_reads_what_is_written(
     np.testing.assert_array_equal(written, array, strict=True)
 
 
-def test_the_last_dimension_varies_fastest_whatever_the_memory_layout() -> None:
+def test_the_last_idx_dimension_varies_fastest_whatever_the_memory_layout() -> None:
     array = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
     assert idx_bytes(array) == SIX
     assert idx_bytes(np.asfortranarray(array)) == SIX
 
 
-def test_sizes_are_stored_high_byte_first(tmp_path: Path) -> None:
+def test_idx_sizes_are_stored_high_byte_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes([0, 0, 8, 1, 0, 0, 1, 2]) + bytes(258))
     assert read_idx(tmp_path / "file", 1).shape == (258,)
 
@@ -62,7 +64,9 @@ def test_sizes_are_stored_high_byte_first(tmp_path: Path) -> None:
         *("other dimensions", "gzipped"),
     ],
 )
-def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_file_that_is_not_valid_idx_is_refused(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="found") as error:
@@ -71,7 +75,7 @@ def test_a_file_in_another_format_is_refused(tmp_path: Path, content: bytes, pro
     assert str(error.value).endswith("; `dvc repro -f download` fetches it again")
 
 
-def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+def test_a_missing_idx_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
     assert str(error.value) == (

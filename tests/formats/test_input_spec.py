@@ -20,7 +20,7 @@ ABOUT = InputSpec(3, 4, 5, "pad", deskew=True, features="gradients").to_json()
         st.sampled_from(FEATURES),
     )
 )
-def test_an_input_spec_comes_back_from_its_json(spec: InputSpec) -> None:
+def test_an_input_spec_survives_a_round_trip_through_json(spec: InputSpec) -> None:
     assert InputSpec.from_json(spec.to_json()) == spec
     assert spec.shows_images == (spec.features == "pixels" and not spec.deskew)
 
@@ -41,6 +41,6 @@ def test_an_input_spec_comes_back_from_its_json(spec: InputSpec) -> None:
         (ABOUT | {"features": "sift"}, "features: found 'sift'; expected pixels or gradients"),
     ],
 )
-def test_what_is_not_an_input_spec_is_refused(about: Any, problem: str) -> None:
+def test_an_invalid_input_spec_is_refused(about: Any, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         InputSpec.from_json(about)

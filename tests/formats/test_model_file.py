@@ -26,7 +26,7 @@ def random_model(scale: float = 1.0, seed: int = 0) -> Model:
 
 
 @given(scale=st.floats(0, 100), seed=st.integers(0, 99), n=st.integers(0, 20))
-def test_log_probabilities_equal_torchs_softmax_of_a_linear_layer(
+def test_log_probabilities_equal_torchs_log_softmax_of_a_linear_layer(
     scale: float, seed: int, n: int
 ) -> None:
     model = random_model(scale, seed)
@@ -44,7 +44,7 @@ def test_huge_logits_give_finite_log_probabilities() -> None:
     np.testing.assert_allclose(log_p, [[0, -6e6], [-np.log(2), -np.log(2)]])
 
 
-def test_a_model_comes_back_from_its_file_in_float32(tmp_path: Path) -> None:
+def test_a_model_reads_back_as_saved_with_weights_rounded_to_float32(tmp_path: Path) -> None:
     model, path = replace(random_model(), params={"rate": 0.1}), tmp_path / "folder" / "model"
     model.save(path)
     loaded = Model.load(path)
@@ -55,7 +55,7 @@ def test_a_model_comes_back_from_its_file_in_float32(tmp_path: Path) -> None:
     assert loaded.serialized() == path.read_bytes()
 
 
-def test_a_missing_model_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_with_the_remedy(tmp_path: Path) -> None:
     for path in (tmp_path / "model", tmp_path):
         with pytest.raises(FileNotFoundError, match="no such file; `dvc repro train` makes it"):
             Model.load(path)
@@ -107,7 +107,7 @@ WEIGHT, BIAS = np.zeros((3, 60), np.float32), np.zeros(3, np.float32)
     ],
     ids=short,
 )
-def test_what_is_not_a_model_is_refused_in_a_line(
+def test_an_invalid_model_file_is_refused_in_one_line(
     tmp_path: Path, tensors: dict[str, Any], about: dict[str, Any] | str | None, problem: str
 ) -> None:
     changed = ABOUT | about if isinstance(about, dict) else about
@@ -129,7 +129,7 @@ def test_a_model_without_one_of_its_tensors_or_its_metadata_is_refused(tmp_path:
         Model.load(tmp_path / "m")
 
 
-def test_a_damaged_model_is_refused_or_still_a_valid_one(tmp_path: Path) -> None:
+def test_a_damaged_model_is_refused_unless_it_is_still_valid(tmp_path: Path) -> None:
     problems = []
     for content in damaged(random_model().serialized()):
         (tmp_path / "m").write_bytes(content)
@@ -145,7 +145,7 @@ def test_a_damaged_model_is_refused_or_still_a_valid_one(tmp_path: Path) -> None
         assert "\n" not in problem
 
 
-def test_a_models_metadata_is_json_of_its_own_keys_alone() -> None:
+def test_a_models_metadata_is_json_with_only_its_own_keys() -> None:
     content = replace(random_model(), params={"seed": 1}).serialized()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     about = json.loads(header["__metadata__"]["model"])

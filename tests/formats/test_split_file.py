@@ -21,7 +21,7 @@ from tests.splits import pixel_split
 
 Make = Callable[..., Split]
 
-# Characters that splitlines() takes for line feeds, and ones of several bytes in UTF-8.
+# Characters that splitlines() treats as line feeds, and some of several bytes in UTF-8.
 NAMES = ("train/a/x.png", "train/a/\u2028\u2029\x85\r\x0b.png", "", "train/猫 cat/ü.png", "😀")
 
 
@@ -34,7 +34,7 @@ def lines(*names: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     shape=st.tuples(st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 3)),
     seed=st.integers(0, 9),
 )
-def test_a_split_comes_back_from_its_file_which_has_safetensors_own_bytes(
+def test_a_split_reads_back_as_saved_in_the_bytes_that_safetensors_writes(
     tmp_path_factory: pytest.TempPathFactory, n: int, shape: tuple[int, int, int], seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def test_a_split_comes_back_from_its_file_which_has_safetensors_own_bytes(
     assert loaded.pictures == saved.pictures == list(NAMES[:n])
 
 
-def test_pictures_without_names_have_their_numbers(tmp_path: Path, make_images: Make) -> None:
+def test_pictures_without_names_are_named_by_number(tmp_path: Path, make_images: Make) -> None:
     split = make_images(n=3)
     assert split.pictures == ["0", "1", "2"]
     split.save(tmp_path / "split")
@@ -80,7 +80,7 @@ def test_a_splits_bytes_depend_on_its_content_alone(tmp_path: Path, make_images:
 
 
 @given(sizes=st.lists(st.integers(0, 3), max_size=4), with_images=st.booleans())
-def test_a_split_written_in_chunks_has_safetensors_own_bytes(
+def test_a_split_written_in_chunks_has_the_bytes_that_safetensors_writes(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], with_images: bool
 ) -> None:
     path, n = tmp_path_factory.getbasetemp() / "split.safetensors", sum(sizes)
@@ -115,7 +115,7 @@ def test_a_split_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_split_of_gradients_has_images_only_if_they_were_stored(tmp_path: Path) -> None:
     spec = InputSpec(1, 2, 2, features="gradients")
     features = np.zeros((2, 9), np.uint8)
-    with pytest.raises(ValueError, match="found features alone; expected images"):
+    with pytest.raises(ValueError, match="found features but no images; expected both"):
         _ = Split(features, LABELS, ("a", "b"), spec).images
     Split(features, LABELS, ("a", "b"), spec, stored_images=IMAGES + 3).save(tmp_path / "s")
     loaded = Split.load(tmp_path / "s")
@@ -144,7 +144,7 @@ def test_an_impossible_origin_is_refused(about: object) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="Windows files have no holes")
-def test_a_split_may_be_larger_than_the_memory(tmp_path: Path) -> None:
+def test_a_split_may_be_larger_than_memory(tmp_path: Path) -> None:
     shape, path = (3, 2000, 2000), tmp_path / "split.safetensors"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     n = 2 * memory // 12_000_000
@@ -173,7 +173,7 @@ def test_batches_hold_every_image_in_order(make_images: Make) -> None:
     assert np.array_equal(labels, split.labels)
 
 
-def test_a_missing_split_is_told_with_the_remedy(tmp_path: Path) -> None:
+def test_a_missing_split_is_reported_with_the_remedy(tmp_path: Path) -> None:
     for path in (tmp_path / "split", tmp_path):
         with pytest.raises(FileNotFoundError, match="no such file; `dvc repro tensorize` makes it"):
             Split.load(path)
@@ -227,7 +227,7 @@ ABOUT = {"classes": ["a", "b"], "input": SPEC, "origin": UNKNOWN.to_json()}
     ],
     ids=short,
 )
-def test_what_is_not_a_split_is_refused_in_a_line(
+def test_an_invalid_split_file_is_refused_in_one_line(
     tmp_path: Path, tensors: dict[str, Any], about: dict[str, Any] | str | None, problem: str
 ) -> None:
     changed = ABOUT | about if isinstance(about, dict) else about
@@ -247,7 +247,9 @@ def test_a_split_without_one_of_its_tensors_is_refused(tmp_path: Path, missing: 
         Split.load(tmp_path / "s")
 
 
-def test_a_damaged_split_is_refused_or_still_a_valid_one(tmp_path: Path, make_images: Make) -> None:
+def test_a_damaged_split_is_refused_unless_it_is_still_valid(
+    tmp_path: Path, make_images: Make
+) -> None:
     make_images().save(tmp_path / "s")
     problems = []
     for content in damaged((tmp_path / "s").read_bytes()):

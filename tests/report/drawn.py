@@ -1,4 +1,4 @@
-"""What a reader of an SVG sees: its texts, its pictures, and which caption is below which."""
+"""What a viewer of an SVG sees: texts, pictures, and the caption below each picture."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def pictures(svg: str) -> list[Picture]:
 
 
 def captioned(svg: str) -> list[tuple[list[str], NDArray[np.int64]]]:
-    """Each picture of a grid with the lines of text that stand below it."""
+    """Each picture of a grid with the lines of text below it."""
     lines = list(ET.fromstring(svg.encode()).iter(f"{SVG}text"))
     return [
         (

@@ -1,4 +1,4 @@
-"""Predictions, made up."""
+"""Made-up predictions."""
 
 import numpy as np
 

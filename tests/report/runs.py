@@ -1,4 +1,4 @@
-"""Made-up runs to show on a page: strokes as of a pen, or blocks of colours, and a linear model."""
+"""Made-up runs to show on a page: pen strokes or blocks of colour, and a linear model."""
 
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -21,7 +21,7 @@ HOSTILE = (
     "x" * 300,
     "a\"b'c&amp;`${alert(1)}$title\\",
 )
-# (x, y) in [0, 1], as one writes the digits
+# (x, y) in [0, 1], in the order in which digits are written
 STROKES: tuple[Stroke, ...] = (
     ((0.5, 0.1), (0.25, 0.3), (0.25, 0.7), (0.5, 0.9), (0.75, 0.7), (0.75, 0.3), (0.5, 0.1)),
     ((0.5, 0.1), (0.5, 0.9)),
@@ -46,7 +46,7 @@ STROKES: tuple[Stroke, ...] = (
 
 
 def handwriting(n: int, seed: int = 0, side: int = 28) -> tuple[Array, Array]:
-    """Digits (n, 1, side, side) uint8 in a box of 20 of 28 pixels, centred by mass; labels (n,)."""
+    """Digits (n, 1, side, side) uint8, sized and centred by mass as MNIST's; labels (n,)."""
     random = np.random.default_rng(seed)
     labels = np.arange(n) % len(STROKES)
     written = [_written(STROKES[k], side, random) for k in labels]
@@ -75,7 +75,7 @@ def _written(path: Stroke, side: int, random: np.random.Generator) -> Array:
 
 
 def blocks(n: int, k: int, shape: tuple[int, int, int], seed: int = 0) -> tuple[Array, Array]:
-    """Noise (n, *shape) uint8 over blocks of a colour that the class decides; labels (n,)."""
+    """Noise (n, *shape) uint8 over blocks of a colour that depends on the class; labels (n,)."""
     random = np.random.default_rng(seed)
     channels, height, width = shape
     labels = random.integers(0, k, n)
@@ -97,7 +97,7 @@ def a_run(
     title: str = "Toys",
     seed: int = 0,
 ) -> PageData:
-    """The nearest mean as a linear model of the images, and what it says of them.
+    """A nearest-mean classifier as a linear model of the images, and its predictions.
 
     Then a share of the labels is drawn at random, so that most of those are mistakes.
     """
@@ -112,7 +112,7 @@ def a_run(
     logits = (seen * (1 / 255)) @ weight.T.astype(np.float64) + bias
     logits -= logits.max(1, keepdims=True)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    random = np.random.default_rng([seed, 1])  # not as the labels themselves were drawn
+    random = np.random.default_rng([seed, 1])  # not the seed that the labels were drawn with
     drawn = random.integers(0, k, len(labels))
     labels = np.where(random.random(len(labels)) < mislabelled, drawn, labels)
     of_actual = p[np.arange(len(p)), labels]

@@ -17,13 +17,13 @@ def random_counts(k: int) -> NDArray[np.int64]:
     return generator.integers(0, 3, (k, k)) + np.diag(generator.integers(5, 90, k))
 
 
-def test_the_confusion_counts_are_those_of_scikit_learn() -> None:
+def test_confusion_counts_equal_those_of_scikit_learn() -> None:
     actual, predicted = np.random.default_rng(0).integers(0, 6, (2, 300))
     counts = confusion_counts(Predictions(actual, predicted, actual * 1.0, actual * 1.0), k=7)
     assert np.array_equal(counts, confusion_matrix(actual, predicted, labels=range(7)))
 
 
-def test_every_confusion_is_listed_the_most_frequent_first() -> None:
+def test_every_confusion_is_listed_most_frequent_first() -> None:
     counts = np.array([[90, 3, 7], [0, 0, 0], [7, 1, 2]])
     assert confusions(counts, ("a", "b", "c")) == [
         Confusion("a", "c", 7, 0.07),
@@ -34,7 +34,7 @@ def test_every_confusion_is_listed_the_most_frequent_first() -> None:
     assert confusions(np.diag([4, 0]), ("a", "b")) == []
 
 
-def test_a_cells_colour_grows_with_its_share_of_the_actual_class() -> None:
+def test_a_cells_colour_deepens_with_its_share_of_the_actual_class() -> None:
     counts = np.array([[16, 4, 0], [0, 10, 0], [0, 0, 0]])
     (picture,) = pictures(matrix_figure(counts, ("a", "b", "c")))
     colours = picture.pixels  # rows are actual classes, columns predicted ones
@@ -48,7 +48,7 @@ def test_a_cells_colour_grows_with_its_share_of_the_actual_class() -> None:
 
 
 @pytest.mark.parametrize("k", [2, 10, 25])
-def test_each_number_stands_in_the_row_of_its_actual_and_the_column_of_its_predicted_class(
+def test_each_number_is_in_the_row_of_its_actual_and_the_column_of_its_predicted_class(
     k: int,
 ) -> None:
     counts, names = random_counts(k), [f"class {index}" for index in range(k)]
@@ -79,6 +79,6 @@ def test_every_class_has_a_label_in_its_row_and_column(k: int) -> None:
     assert all(apart > float(row.attrib["font-size"]) for row in rows)
 
 
-def test_a_large_matrix_has_no_numbers() -> None:
+def test_a_large_confusion_matrix_has_no_numbers() -> None:
     svg = ET.fromstring(matrix_figure(random_counts(100), ["a"] * 100))
     assert not [text for text in svg.iter(f"{SVG}text") if (text.text or "").isdecimal()]

@@ -19,7 +19,7 @@ def random_model(k: int, shape: tuple[int, int, int]) -> Model:
     return Model(weight, np.zeros(k), tuple(f"class {i}" for i in range(k)), InputSpec(*shape))
 
 
-def test_mistakes_are_drawn_the_most_confident_first_each_above_its_own_caption(
+def test_mistakes_are_drawn_most_confident_first_each_above_its_own_caption(
     make_images: Make,
 ) -> None:
     split = make_images(n=5, k=2, shape=(3, 4, 5))  # classes 0 1 0 1 0
@@ -33,14 +33,14 @@ def test_mistakes_are_drawn_the_most_confident_first_each_above_its_own_caption(
     assert np.array_equal(image_3, split.images[3].transpose(1, 2, 0))
 
 
-def test_a_model_without_mistakes_has_an_empty_grid(make_images: Make) -> None:
+def test_a_model_without_mistakes_has_an_empty_grid_of_mistakes(make_images: Make) -> None:
     svg = mistakes_figure(predictions_of([0, 1], [0, 1], [0.9, 0.9]), make_images(n=2, k=2), 5)
     assert "0 of 0 among 2" in texts(svg)[1]
     assert captioned(svg) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (3, 4, 5)])
-def test_what_all_classes_gain_alike_is_not_drawn_in_the_weights(
+def test_weights_that_all_classes_share_are_not_drawn(
     shape: tuple[int, int, int],
 ) -> None:
     model = random_model(3, shape)
@@ -61,7 +61,7 @@ def test_the_weights_of_each_class_are_drawn_above_its_name(k: int) -> None:
         assert red_over_blue.argmax() == label
 
 
-def test_the_weights_of_coloured_pictures_keep_their_channels_and_places() -> None:
+def test_the_weights_of_colour_pictures_keep_their_channels_and_positions() -> None:
     model = random_model(2, (3, 4, 5))
     model.weight[:] = 0
     model.weight[0].reshape(3, 4, 5)[1, 2, 3] = 1.0  # the first class gains by green at (2, 3)
@@ -71,7 +71,7 @@ def test_the_weights_of_coloured_pictures_keep_their_channels_and_places() -> No
     assert np.argwhere(first != 128).tolist() == np.argwhere(second != 128).tolist() == [[2, 3, 1]]
 
 
-def test_contributions_weigh_each_feature_as_a_typical_image_has_it() -> None:
+def test_contributions_weight_each_feature_by_its_value_in_a_typical_image() -> None:
     features = np.array([[10, 0], [30, 4], [0, 51], [0, 153]], np.uint8)
     spec = InputSpec(1, 1, 2)
     split = Split(features, np.array([0, 0, 1, 1]), ("a", "b"), spec)

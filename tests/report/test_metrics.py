@@ -67,7 +67,7 @@ def test_calibration_error_is_the_mean_gap_over_the_images() -> None:
     )
 
 
-def test_the_rarest_class_counts_as_much_as_the_most_frequent_in_balanced_accuracy() -> None:
+def test_balanced_accuracy_gives_rare_classes_the_same_weight_as_frequent_ones() -> None:
     predictions = predictions_of([0] * 95 + [1] * 5, [0] * 100, [0.9] * 100)
     measured = metrics(predictions, ("a", "b"), reliability(predictions, 5))
     assert measured["accuracy"] == measured["baseline_accuracy"] == 0.95

@@ -24,7 +24,7 @@ def metadata(card: str) -> Any:
     return yaml.safe_load(block)
 
 
-def test_hubs_read_task_data_set_and_accuracy(run: PageData) -> None:
+def test_the_cards_metadata_names_task_data_set_and_accuracy_for_hubs(run: PageData) -> None:
     about = metadata(model_card(run))
     assert about["pipeline_tag"] == "image-classification"
     (result,) = about["model-index"][0]["results"]
@@ -32,7 +32,7 @@ def test_hubs_read_task_data_set_and_accuracy(run: PageData) -> None:
     assert result["metrics"] == [{"type": "accuracy", "value": run.metrics["accuracy"]}]
 
 
-def test_the_card_tells_data_results_params_limits_and_how_to_cite(run: PageData) -> None:
+def test_the_card_has_data_results_params_limits_and_how_to_cite(run: PageData) -> None:
     card = model_card(run)
     titles = [line for line in card.splitlines() if line.startswith("## ")]
     for title in ("Data", "Results", "Limits", "What it is not for", "How to cite it"):
@@ -44,7 +44,7 @@ def test_the_card_tells_data_results_params_limits_and_how_to_cite(run: PageData
     assert "| learning\\_rate | 0.003 |" in card
 
 
-def test_the_page_and_the_markdown_tell_the_same(run: PageData) -> None:
+def test_the_markdown_card_has_all_text_of_the_pages_card(run: PageData) -> None:
     card = model_card(run)
     for section in sections(run):
         for text in (section.title, *section.text, *(word for row in section.rows for word in row)):
@@ -65,7 +65,7 @@ def test_a_model_without_mistakes_has_no_weakest_class(run: PageData) -> None:
     assert "It made no mistake" in model_card(replace(run, predicted=run.actual))
 
 
-def test_hostile_names_stay_text() -> None:
+def test_hostile_names_in_the_card_stay_text() -> None:
     images, labels = blocks(60, len(HOSTILE), (3, 16, 16))
     card = model_card(a_run(images, labels, names=HOSTILE, title="a\n---\n# b | <img src=x>\ud800"))
     assert metadata(card)["model-index"][0]["name"].startswith("Logistic regression on a --- # b")
@@ -76,7 +76,7 @@ def test_hostile_names_stay_text() -> None:
 
 
 @given(st.text())
-def test_any_text_is_one_line_without_markup(text: str) -> None:
+def test_any_text_is_escaped_to_one_line_without_markup(text: str) -> None:
     line = escaped(text)
     line.encode()
     assert len(line.splitlines()) <= 1
@@ -99,5 +99,5 @@ def test_params_are_written_as_in_the_params_file() -> None:
         (0.0, "0.00 %"),
     ],
 )
-def test_what_is_not_all_or_nothing_is_not_told_as_such(share: float, text: str) -> None:
+def test_percentages_show_0_and_100_only_for_exactly_none_and_all(share: float, text: str) -> None:
     assert percent(share) == text

@@ -24,14 +24,14 @@ from tests.report.runs import HOSTILE, Array, a_run, blocks, handwriting
 
 
 class Page(HTMLParser):
-    """The elements of a page, (tag, attributes), and the text in scripts and styles, and by id."""
+    """The elements of a page, (tag, attributes), the text of scripts and styles, and text by id."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.raw: dict[str, list[str]] = {"script": [], "style": []}
         self.text: dict[str, str] = {}
-        self._open = ("", "")  # the tag and the id of the element that began last, until it ends
+        self._open = ("", "")  # tag and id of the element that started last, until it ends
         self.feed(html)
         self.close()
 
@@ -68,7 +68,7 @@ def reversed_mapping(value: Any) -> Any:
     return {key: reversed_mapping(value[key]) for key in reversed(value)}
 
 
-def test_the_bytes_depend_on_the_content_alone() -> None:
+def test_the_pages_bytes_depend_on_the_content_alone() -> None:
     run = a_small_run()
     shuffled = replace(
         run,
@@ -81,7 +81,7 @@ def test_the_bytes_depend_on_the_content_alone() -> None:
     assert render(run) == render(run) == render(shuffled)
 
 
-def test_what_rounding_to_six_decimals_takes_away_changes_no_byte() -> None:
+def test_digits_beyond_the_sixth_decimal_change_no_byte_of_the_page() -> None:
     run = a_small_run()
     assert render(run) == render(
         replace(
@@ -94,11 +94,11 @@ def test_what_rounding_to_six_decimals_takes_away_changes_no_byte() -> None:
     )
 
 
-def test_every_file_of_the_page_is_used() -> None:
+def test_every_file_in_page_assets_is_used() -> None:
     assert sorted(path.name for path in ASSETS.iterdir()) == sorted(FILES)
 
 
-def test_the_policy_allows_the_own_scripts_and_style_and_nothing_else() -> None:
+def test_the_content_policy_allows_only_the_pages_own_scripts_and_style() -> None:
     page = Page(render(a_small_run()))
     policy = next(
         attributes["content"]
@@ -122,7 +122,7 @@ def test_the_policy_allows_the_own_scripts_and_style_and_nothing_else() -> None:
     }
 
 
-def test_nothing_is_loaded_and_nothing_is_executed_from_markup() -> None:
+def test_the_page_loads_nothing_and_its_markup_executes_nothing() -> None:
     page = Page(render(a_small_run()))
     for tag, attributes in page.elements:
         for name, value in attributes.items():
@@ -136,7 +136,7 @@ def test_nothing_is_loaded_and_nothing_is_executed_from_markup() -> None:
     assert re.findall(r"https?://[^\s\"]+", code) == ["http://www.w3.org/2000/svg"]
 
 
-def test_hostile_names_stay_text() -> None:
+def test_hostile_names_in_the_page_stay_text() -> None:
     images, labels = blocks(60, len(HOSTILE), (3, 16, 16))
     html = render(a_run(images, labels, names=HOSTILE, title=f"{HOSTILE[0]}{HOSTILE[4]}\0\ud800"))
     plain = Page(render(a_run(images, labels, names=[f"name {i}" for i in range(5)])))
@@ -148,7 +148,7 @@ def test_hostile_names_stay_text() -> None:
     html.encode()
 
 
-def test_the_accuracy_stands_in_the_markup() -> None:
+def test_the_accuracy_is_in_the_pages_markup() -> None:
     run = a_small_run()
     page = Page(render(run))
     accuracy = run.metrics["accuracy"]
@@ -165,7 +165,7 @@ def held_in(run: PageData) -> list[tuple[int, int, int]]:
     ]
 
 
-def test_all_mistakes_are_held_the_worst_first_and_some_of_each_class_that_are_right() -> None:
+def test_the_page_holds_all_mistakes_worst_first_and_some_correct_images_of_each_class() -> None:
     images, labels = handwriting(400)
     run = a_run(images, labels, mislabelled=0.2)
     held = held_in(run)
@@ -177,7 +177,7 @@ def test_all_mistakes_are_held_the_worst_first_and_some_of_each_class_that_are_r
     assert set(right) == set(run.actual[run.actual == run.predicted].tolist())
 
 
-def test_pictures_that_are_held_are_those_of_the_split() -> None:
+def test_the_pictures_in_the_page_are_those_of_the_split() -> None:
     run = a_small_run()
     page = Page(render(run)).run
     pixels = np.frombuffer(base64.b64decode(page["pictures"]["bytes"]), np.uint8)
@@ -187,7 +187,7 @@ def test_pictures_that_are_held_are_those_of_the_split() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 224, 224)])
-def test_a_page_of_many_mistakes_is_bounded_in_bytes_and_says_so(
+def test_a_page_with_many_mistakes_is_bounded_in_size_and_says_so(
     shape: tuple[int, int, int],
 ) -> None:
     n = 10_000
@@ -210,18 +210,18 @@ def test_a_page_of_many_mistakes_is_bounded_in_bytes_and_says_so(
     assert 0 < page["pictures"]["errors"] < n
     size = int(np.prod(page["pictures"]["shape"]))
     assert len(page["tests"]) * size <= PICTURE_BYTES
-    assert f"of {n:,} mistakes the worst {page['pictures']['errors']:,}" in html
+    assert f"the worst {page['pictures']['errors']:,} of {n:,} mistakes" in html
 
 
-def test_a_model_that_is_too_large_cannot_be_tried_and_the_page_says_so() -> None:
+def test_a_model_too_large_to_be_tried_is_left_out_and_the_page_says_so() -> None:
     images, labels = blocks(20, 4, (3, 480, 480))
     html = render(a_run(images, labels, features="pixels"))
     assert "weights" not in Page(html).run
-    assert "too large for a page in which it can be tried" in html
+    assert "too large to be tried on this page" in html
     assert len(html.encode()) < 2.5e6
 
 
-def test_precision_recall_and_f1_of_each_class() -> None:
+def test_the_page_has_precision_recall_and_f1_of_each_class() -> None:
     run = a_small_run(
         actual=np.array([0, 0, 0, 1, 1, 2]),
         predicted=np.array([0, 0, 1, 1, 1, 1]),
@@ -238,7 +238,7 @@ def test_precision_recall_and_f1_of_each_class() -> None:
     ]
 
 
-def test_of_many_classes_the_matrix_shows_those_confused_most() -> None:
+def test_with_many_classes_the_matrix_shows_the_most_confused() -> None:
     k = 120
     images = np.zeros((2 * k, 1, 8, 8), np.uint8)
     images[:, 0, 0, 0] = np.arange(2 * k)
@@ -250,10 +250,10 @@ def test_of_many_classes_the_matrix_shows_those_confused_most() -> None:
     confusion = Page(html).run["confusion"]
     assert len(confusion["shown"]) == 100
     assert set(range(k - 20, k)) <= set(confusion["shown"])
-    assert "the 100 that are confused most" in html
+    assert "Only the 100 most confused classes" in html
 
 
-def test_a_split_without_validation_has_no_such_curve() -> None:
+def test_without_a_validation_split_there_is_no_validation_curve() -> None:
     run = a_small_run(history=[(100, 0.5, None, None)])
     assert Page(render(run)).run["history"] == [[100, 0.5, None, None]]
 
@@ -270,7 +270,7 @@ def test_how_a_data_set_places_its_ink_is_measured(inverted: bool) -> None:
     assert manner["pen"] == pytest.approx(2.4, abs=0.4)
 
 
-def test_ink_in_a_box_is_centred_by_the_box() -> None:
+def test_a_data_set_that_centres_the_box_of_its_ink_is_recognized() -> None:
     random = np.random.default_rng(0)
     images = np.zeros((200, 1, 30, 30), np.uint8)
     images[:, 0, 5, 5] = images[:, 0, 24, 24] = 255
@@ -280,11 +280,11 @@ def test_ink_in_a_box_is_centred_by_the_box() -> None:
 
 
 @pytest.mark.parametrize("images", [np.zeros((3, 1, 8, 8)), np.full((1, 1, 1, 1), 255)])
-def test_blank_images_have_a_manner_too(images: Array) -> None:
+def test_blank_images_also_get_an_ink_placement(images: Array) -> None:
     assert manner_of(images.astype(np.uint8))["side"] >= 1
 
 
-def test_large_pictures_are_reduced_to_means_of_boxes() -> None:
+def test_large_pictures_are_reduced_to_the_means_of_boxes() -> None:
     image = np.arange(15, dtype=np.uint8).reshape(1, 1, 3, 5)
     expected = [[[[3, 5, 6], [10, 12, 14]]]]  # of 0 1 5 6, of 2 3 7 8, of 4 9; then of halves
     assert reduced(image, 2).tolist() == expected

@@ -54,7 +54,7 @@ Opener = Callable[..., Any]
 
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Opener]:
-    """opened(run) is a page in the browser; in the end no message and no request may have come."""
+    """opened(run) is a page in the browser, which must log nothing and request nothing."""
     events: list[str] = []
     contexts = []
 
@@ -82,7 +82,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Opener]:
 
 @pytest.fixture(scope="module")
 def digits() -> PageData:
-    """Handwriting and a model that makes some mistakes."""
+    """Handwriting, and a model that makes some mistakes."""
     images, labels = handwriting(400)
     return a_run(images, labels, mislabelled=0.2, deskewed=True, title="Handwriting")
 
@@ -96,7 +96,9 @@ def sent(image: Array) -> dict[str, Any]:
 RECEIVED = "const of = (image) => ({ ...image, data: bytesOf(image.data) });"
 
 
-def test_features_are_those_of_python_to_the_byte(opened: Opener, digits: PageData) -> None:
+def test_features_in_the_browser_equal_those_of_python_to_the_byte(
+    opened: Opener, digits: PageData
+) -> None:
     images: list[Array] = list(handwriting(60, seed=5)[0])
     for seed, (height, width) in enumerate(SIZES):
         for channels in (1, 3):
@@ -104,7 +106,7 @@ def test_features_are_those_of_python_to_the_byte(opened: Opener, digits: PageDa
             images.extend(random_images(5, channels, height, width, seed))
     images += [*extremes(1, 1000, 3)[2:4], *random_images(2, 3, 150, 200, 1)]
     y, x = np.indices((28, 28))
-    for slope in (3, -3, 8, -8):  # sheared by the most that is allowed
+    for slope in (3, -3, 8, -8):  # sheared by the maximum
         line = np.abs(x - 14 - slope * (y - 14)) < abs(slope)
         images.append(np.uint8(255) * line[None].astype(np.uint8))
     assert len(images) > 200
@@ -144,7 +146,9 @@ def runs() -> list[PageData]:
 
 
 @pytest.mark.parametrize("nth", range(5))
-def test_probabilities_and_reasons_are_those_of_python(opened: Opener, nth: int) -> None:
+def test_probabilities_and_reasons_in_the_browser_equal_those_of_python(
+    opened: Opener, nth: int
+) -> None:
     run = runs()[nth]
     images = random_images(40, *run.image_shape, seed=3)
     images[20:] = run.images[:20]
@@ -174,7 +178,7 @@ def test_probabilities_and_reasons_are_those_of_python(opened: Opener, nth: int)
 
 
 def draw(page: Any, path: Any, *, scale: float = 0.8) -> None:
-    """A stroke with the mouse."""
+    """Draw a stroke with the mouse."""
     page.locator("#draw").scroll_into_view_if_needed()
     box = page.locator("#draw").bounding_box()
     points = [
@@ -193,7 +197,7 @@ def bars(page: Any) -> list[str]:
     return texts
 
 
-def test_a_stroke_moves_the_bars_and_what_is_drawn_is_recognized(
+def test_a_stroke_moves_the_bars_and_the_drawing_is_recognized(
     opened: Opener, digits: PageData
 ) -> None:
     page = opened(digits)
@@ -214,7 +218,7 @@ def test_a_stroke_moves_the_bars_and_what_is_drawn_is_recognized(
     assert right >= 9, found
 
 
-def test_a_small_drawing_in_a_corner_becomes_what_the_data_set_has(
+def test_a_small_drawing_in_a_corner_is_placed_as_in_the_data_set(
     opened: Opener, digits: PageData
 ) -> None:
     page = opened(digits)
@@ -229,9 +233,7 @@ def test_a_small_drawing_in_a_corner_becomes_what_the_data_set_has(
     assert centre == pytest.approx([14, 14], abs=0.75)
 
 
-def test_a_stroke_begins_a_new_drawing_over_a_test_picture(
-    opened: Opener, digits: PageData
-) -> None:
+def test_a_stroke_on_a_test_picture_starts_a_new_drawing(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     page.click("#clear")
     draw(page, STROKES[1])
@@ -242,7 +244,7 @@ def test_a_stroke_begins_a_new_drawing_over_a_test_picture(
     assert bars(page) == alone
 
 
-def test_a_test_picture_is_answered_as_it_is(opened: Opener, digits: PageData) -> None:
+def test_a_test_picture_is_classified_unchanged(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     assert page.inner_text("#prediction") in DIGITS
     worst = np.argsort(-losses(digits), kind="stable").tolist()
@@ -250,7 +252,9 @@ def test_a_test_picture_is_answered_as_it_is(opened: Opener, digits: PageData) -
     for nth, index in enumerate(wrong[:5]):
         page.locator("#picks-wrong button").nth(nth).click()
         assert page.inner_text("#prediction") == str(digits.predicted[index])
-        page.evaluate("new Promise(requestAnimationFrame)")  # the reasons come with the next frame
+        page.evaluate(
+            "new Promise(requestAnimationFrame)"
+        )  # the reasons are drawn in the next frame
         assert page.input_value("#chosen") == str(digits.predicted[index])
         assert page.input_value("#other") == str(digits.actual[index])
 
@@ -263,7 +267,7 @@ def png(image: Array) -> bytes:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_file_of_the_right_size_is_answered_as_it_is(
+def test_a_file_of_the_right_size_is_classified_unchanged(
     opened: Opener, digits: PageData, channels: int
 ) -> None:
     run = digits if channels == 1 else a_run(*blocks(60, 5, (3, 24, 40)), mislabelled=0.2)
@@ -276,7 +280,7 @@ def test_a_file_of_the_right_size_is_answered_as_it_is(
         assert page.inner_text("#prediction") == run.classes[run.predicted[index]]
 
 
-def test_a_file_that_is_no_picture_is_told(opened: Opener, digits: PageData) -> None:
+def test_a_file_that_is_not_a_picture_is_reported(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"none"})
     page.get_by_text("cannot read this file").wait_for()
@@ -294,7 +298,7 @@ PAINT = """({ images, smooth }) => images.map((text) => {
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-def test_what_a_script_paints_into_the_field_is_answered_as_predict_does(
+def test_what_a_script_paints_into_the_field_is_classified_as_by_predict(
     opened: Opener, digits: PageData, smooth: bool
 ) -> None:
     texts = [base64.b64encode(image.tobytes()).decode() for image in digits.images]
@@ -339,9 +343,7 @@ def expected_names(run: PageData, actual: int, predicted: int) -> list[str]:
     return [run.pictures[i] for i in order.tolist()]
 
 
-def test_a_cell_lists_exactly_its_pictures_the_worst_first(
-    opened: Opener, digits: PageData
-) -> None:
+def test_a_cell_lists_exactly_its_pictures_worst_first(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     counts = digits.confusion_counts
     assert (counts > 0).sum() > 15
@@ -359,7 +361,7 @@ def test_a_cell_lists_exactly_its_pictures_the_worst_first(
     assert len(listed(page)) == int((digits.actual != digits.predicted).sum())
 
 
-def test_arrows_and_enter_do_what_the_mouse_does(opened: Opener, digits: PageData) -> None:
+def test_arrow_keys_and_enter_work_like_the_mouse(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     counts = digits.confusion_counts * (1 - np.eye(10, dtype=np.int64))
     actual, predicted = divmod(int(counts.argmax()), 10)
@@ -388,7 +390,7 @@ def test_a_listed_picture_can_be_tried(opened: Opener, digits: PageData) -> None
     assert "as probable as" in page.inner_text("#odds")
 
 
-def test_classes_are_sorted_by_any_column(opened: Opener, digits: PageData) -> None:
+def test_the_table_of_classes_can_be_sorted_by_any_column(opened: Opener, digits: PageData) -> None:
     page = opened(digits)
     recall = "#classes-table tbody td:nth-child(4)"
 
@@ -403,7 +405,7 @@ def test_classes_are_sorted_by_any_column(opened: Opener, digits: PageData) -> N
     assert len(set(shown())) > 3
 
 
-def test_hostile_names_do_nothing(opened: Opener) -> None:
+def test_hostile_names_do_nothing_in_the_browser(opened: Opener) -> None:
     run = a_run(
         *blocks(120, len(HOSTILE), (1, 16, 16)), names=HOSTILE, mislabelled=0.2, title=HOSTILE[0]
     )
@@ -428,7 +430,7 @@ def test_hostile_names_do_nothing(opened: Opener) -> None:
 @pytest.mark.parametrize(
     ("k", "shape"), [(2, (1, 28, 28)), (10, (3, 32, 32)), (100, (1, 12, 12)), (3, (3, 224, 160))]
 )
-def test_any_number_of_classes_and_shape_of_pictures(
+def test_the_page_works_for_any_number_of_classes_and_shape_of_pictures(
     opened: Opener, k: int, shape: tuple[int, int, int]
 ) -> None:
     run = a_run(*blocks(60 if shape[1] > 100 else 6 * k + 60, k, shape), mislabelled=0.2)
@@ -448,7 +450,7 @@ def test_any_number_of_classes_and_shape_of_pictures(
     assert page.is_visible("#accuracy")
 
 
-def test_a_run_without_mistakes_and_without_validation(opened: Opener) -> None:
+def test_the_page_works_for_a_run_without_mistakes_and_without_validation(opened: Opener) -> None:
     images, labels = handwriting(50)
     run = a_run(images, labels, deskewed=True)
     run = replace(run, predicted=run.actual, history=[(1, 0.5, None, None)])

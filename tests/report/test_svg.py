@@ -31,7 +31,7 @@ def random_pixels(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (28, 28), (3, 40), (200, 150)])
-def test_pillow_reads_a_png_back(height: int, width: int) -> None:
+def test_pillow_reads_back_our_png(height: int, width: int) -> None:
     picture = random_pixels(height, width, 3)
     decoded = Image.open(io.BytesIO(png(picture)))
     decoded.load()
@@ -53,7 +53,7 @@ def test_templates_are_grey_at_zero_and_on_one_scale() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_rgb_keeps_the_pixels_of_grey_and_of_coloured_images(channels: int) -> None:
+def test_rgb_keeps_the_pixels_of_grey_and_colour_images(channels: int) -> None:
     images = random_pixels(2, channels, 2, 3)
     drawn = rgb(images)
     assert drawn.shape == (2, 2, 3, 3)
@@ -81,11 +81,11 @@ def test_images_too_large_to_draw_become_means_of_boxes(
     for row, column in ((0, 0), (small[0] - 1, small[1] - 1), (small[0] // 2, small[1] // 3)):
         rows, columns = (slice(at * box, at * box + box) for at in (row, column))
         pixels = images[..., rows, columns].reshape(2, shape[0], -1)
-        expected = pixels.sum(2) / pixels.shape[2]  # of integers: exact
+        expected = pixels.sum(2) / pixels.shape[2]  # of integers, so exact
         assert np.array_equal(means[:, :, row, column], expected)
 
 
-def test_no_images_are_fitted_to_none() -> None:
+def test_fitting_no_images_gives_no_images() -> None:
     assert fitted(random_pixels(0, 1, 300, 300)).shape[0] == 0
 
 
@@ -106,25 +106,25 @@ def test_a_figure_of_large_images_is_a_small_file(number: int) -> None:
         ("a bcdefgh", 340, "a…gh"),
     ],
 )
-def test_a_long_name_is_shortened_in_its_middle(text: str, room: int, expected: str) -> None:
+def test_a_long_name_is_shortened_in_the_middle(text: str, room: int, expected: str) -> None:
     assert shortened(text, room) == expected
 
 
 @pytest.mark.parametrize("text", ["WWWW mmmm @@@@", "ABCDEFGHOQ", "illicit 0123456789", "Ωμέγα"])
-def test_letters_take_no_more_room_than_they_count(text: str) -> None:
+def test_no_letter_is_drawn_wider_than_its_breadth(text: str) -> None:
     font = ImageFont.load_default(100)
     assert font.getlength(text) <= breadth(text)
 
 
 @given(text=st.text(), room=st.integers(100, 2000))
-def test_any_name_can_be_drawn_in_the_room_it_has(text: str, room: int) -> None:
+def test_any_name_is_shortened_to_fit_its_room(text: str, room: int) -> None:
     short = shortened(text, room)
     assert breadth(short) <= room
     assert short == text or "…" in short or "\N{REPLACEMENT CHARACTER}" in short
     ET.fromstring(figure("a", "b", [""], [(text,)], columns=1).encode())
 
 
-def test_the_tooltip_of_a_shortened_name_is_all_of_it() -> None:
+def test_the_tooltip_of_a_shortened_name_is_the_full_name() -> None:
     svg = ET.fromstring(figure("a", "b", ["", ""], [("x" * 40,), ("short",)], columns=2))
     assert [element.text for element in svg.iter(f"{SVG}title")] == ["x" * 40]
 
@@ -149,9 +149,9 @@ def test_a_figure_has_each_picture_above_its_own_caption(columns: int) -> None:
         assert y + SIDE + CAPTION <= height
 
 
-def test_strokes_run_across_the_directions_of_their_gradients_and_tell_strength_and_sign() -> None:
+def test_strokes_run_across_their_gradients_and_show_strength_and_sign() -> None:
     strength = np.zeros((4, 2, 2))
-    strength[0, 0, 1], strength[2, 1, 0] = 1.0, -0.25  # upright and level edges
+    strength[0, 0, 1], strength[2, 1, 0] = 1.0, -0.25  # vertical and horizontal edges
     svg = ET.fromstring(strokes(strength).replace("<svg", f'<svg xmlns="{SVG[1:-1]}"'))
     drawn = {path.get("d"): path for path in svg.iter(f"{SVG}path")}
     assert drawn.keys() == {"M24 1l0 14", "M15 24l-14 0"}

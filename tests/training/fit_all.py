@@ -53,7 +53,7 @@ def main() -> None:
     split = Split.load(Path(sys.argv[1]))
     with joined_processes(CPU) as processes:
         double = [fitted(split, params, processes) for params in PARAMS]
-        torch.float64 = torch.float32  # the loop asks for its precision by this name
+        torch.float64 = torch.float32  # the loop names its precision so
         single = [fitted(split, params, processes) for params in PARAMS]
         if processes.first:
             print("published", json.dumps({"float64": double, "float32": single}))

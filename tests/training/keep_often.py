@@ -1,4 +1,4 @@
-"""`python -m stages.train` that keeps its state several times a second, to be killed with one."""
+"""`python -m stages.train` with several checkpoints a second, to be killed after one."""
 
 import runpy
 

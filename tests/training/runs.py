@@ -17,7 +17,7 @@ from stages.training.loop import GROWTH_STEPS, Step, error_growth, fit, relative
 from stages.training.settings import TrainParams
 from tests.conftest import ROOT
 
-LIMIT = 180  # seconds, after which a process hangs
+LIMIT = 180  # seconds, after which a process counts as hanging
 DEFAULTS: dict[str, Any] = {
     "optimizer": "sgd",
     "learning_rate": 0.1,
@@ -53,7 +53,7 @@ def growth_by_hand(split: Split, params: TrainParams) -> float:
 
 
 def save_splits(folder: Path, training: Split, validation: Split) -> list[Path]:
-    """Two splits on disk; their paths, and those of what `train` will write."""
+    """Write two splits; return their paths, and the paths that `train` will write to."""
     names = ("train", "validation", "model", "history.csv", "validation.json")
     paths = [folder / name for name in names]
     training.save(paths[0])

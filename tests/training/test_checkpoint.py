@@ -24,7 +24,7 @@ def make_checkpoint(folder: Path, key: str = "a") -> Checkpoint:
     return Checkpoint(folder / "model", lambda: key * 64)
 
 
-def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_equals_the_saved_state_to_the_last_bit(tmp_path: Path) -> None:
     state = make_state()
     make_checkpoint(tmp_path).keep(state)
     found = make_checkpoint(tmp_path).load()
@@ -34,7 +34,7 @@ def test_a_state_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     assert len(found.tensors) == 2
 
 
-def test_the_state_of_another_run_is_not_resumed_and_is_removed_at_the_end(tmp_path: Path) -> None:
+def test_another_runs_checkpoint_is_not_resumed_and_is_removed_at_the_end(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "a").keep(make_state())
     other = make_checkpoint(tmp_path, "b")
     assert other.load() is None
@@ -42,7 +42,7 @@ def test_the_state_of_another_run_is_not_resumed_and_is_removed_at_the_end(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_line(
+def test_a_damaged_checkpoint_is_ignored_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept = make_checkpoint(tmp_path)
@@ -63,10 +63,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_line(
         kept.path.write_bytes(content)
         assert make_checkpoint(tmp_path).load() is None
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"{kept.path}: found a checkpoint that is damaged; expected")
+        assert line.startswith(f"{kept.path}: found a damaged checkpoint; expected")
 
 
-def test_a_run_of_a_few_seconds_keeps_no_state_and_hashes_nothing(tmp_path: Path) -> None:
+def test_a_run_of_a_few_seconds_writes_no_checkpoint_and_hashes_nothing(tmp_path: Path) -> None:
     def no_key() -> str:
         raise AssertionError("the key takes time and is not needed")
 
@@ -76,7 +76,7 @@ def test_a_run_of_a_few_seconds_keeps_no_state_and_hashes_nothing(tmp_path: Path
     short.remove()
 
 
-def test_keeping_states_takes_no_more_than_its_share_of_the_time(
+def test_checkpoints_take_no_more_than_their_share_of_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -98,7 +98,7 @@ def test_keeping_states_takes_no_more_than_its_share_of_the_time(
     assert 0 < spent / now < 0.02
 
 
-def test_a_state_that_cannot_be_kept_does_not_stop_the_run(
+def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_state_that_cannot_be_kept_does_not_stop_the_run(
     assert "No space left on device" in capsys.readouterr().err
 
 
-def test_a_runs_key_changes_with_all_that_decides_its_result(
+def test_a_runs_key_changes_with_everything_that_affects_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checkpoint.CODE == ROOT / "stages"

@@ -14,7 +14,9 @@ Make = Callable[..., Split]
 PARAMS = make_params(iterations=25, eval_every=10)
 
 
-def test_history_has_a_row_every_eval_every_and_one_at_the_end(make_images: Make) -> None:
+def test_history_has_a_row_every_eval_every_iterations_and_one_at_the_end(
+    make_images: Make,
+) -> None:
     training, validation = Examples.of(make_images()), Examples.of(make_images(seed=1))
     history, losses, expected = History(PARAMS, validation), [], []
     for step in fit(PARAMS, training, 3):
@@ -44,7 +46,7 @@ def test_history_without_a_validation_split_has_no_validation_figures(make_image
 
 
 @pytest.mark.parametrize("stopped_after", [1, 9, 10, 13, 20, 24])
-def test_a_restored_history_goes_on_to_the_same_rows_to_the_last_bit(
+def test_a_restored_history_continues_with_the_same_rows_to_the_last_bit(
     make_images: Make, stopped_after: int
 ) -> None:
     training = Examples.of(make_images())
@@ -61,7 +63,7 @@ def test_a_restored_history_goes_on_to_the_same_rows_to_the_last_bit(
     assert after.rows == whole.rows
 
 
-def test_a_row_reads_as_one_line() -> None:
+def test_a_history_row_prints_as_one_line() -> None:
     assert str(Row(500, np.log(2), 0.25, 0.5)) == (
         "iteration    500  training loss 0.6931  validation loss 0.2500  accuracy 50.00%"
     )

@@ -54,7 +54,7 @@ def test_each_epoch_holds_every_example_once(examples: int, batch_size: int, see
         assert all(len(batch) == batch_size for batch in epoch[:-1])
 
 
-def test_the_order_of_examples_differs_by_epoch_and_by_seed_alone() -> None:
+def test_the_order_of_examples_depends_only_on_epoch_and_seed() -> None:
     first, second, third = islice(batches(50, 50, seed=0), 3)
     assert not torch.equal(first, second)
     assert not torch.equal(second, third)
@@ -62,7 +62,7 @@ def test_the_order_of_examples_differs_by_epoch_and_by_seed_alone() -> None:
     assert not torch.equal(first, next(batches(50, 50, seed=1)))
 
 
-def test_loss_and_gradients_equal_autograds(make_images: Make) -> None:
+def test_loss_and_gradients_equal_those_of_autograd(make_images: Make) -> None:
     x, labels = pixels_and_labels(make_images(k=4, shape=(3, 2, 5)))
     weight, bias = (tensor.requires_grad_() for tensor in random_weights(4, 30))
     expected = cross_entropy(linear(x / 255, weight, bias), labels)
@@ -72,7 +72,7 @@ def test_loss_and_gradients_equal_autograds(make_images: Make) -> None:
     assert all(map(close, gradients, theirs))
 
 
-def test_loss_and_gradients_of_a_batchs_parts_add_up_to_the_batchs(make_images: Make) -> None:
+def test_loss_and_gradients_of_parts_add_up_to_those_of_the_whole_batch(make_images: Make) -> None:
     x, labels = pixels_and_labels(make_images(n=20))
     whole, *parts = (
         loss_and_gradients(*random_weights(3, 20), x[part], labels[part], 20)
@@ -82,7 +82,7 @@ def test_loss_and_gradients_of_a_batchs_parts_add_up_to_the_batchs(make_images: 
         assert close(mean, torch.stack(of_parts).sum(0))
 
 
-def test_loss_and_gradients_at_zero_weights_have_their_closed_form(make_images: Make) -> None:
+def test_loss_and_gradients_at_zero_weights_equal_their_closed_form(make_images: Make) -> None:
     x, labels = pixels_and_labels(make_images(n=30, k=3))
     weight, bias = (torch.zeros(*shape, dtype=torch.float64) for shape in ((3, 20), (3,)))
     loss, by_weight, by_bias = loss_and_gradients(weight, bias, x, labels, 30)
@@ -94,7 +94,7 @@ def test_loss_and_gradients_at_zero_weights_have_their_closed_form(make_images: 
 
 @pytest.mark.parametrize(("optimizer", "nesterov"), OPTIMIZERS)
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_fit_takes_the_steps_of_autograd_torch_optim_and_its_schedulers(
+def test_fit_takes_the_same_steps_as_autograd_with_torch_optim_and_its_schedulers(
     make_images: Make, optimizer: str, nesterov: bool, schedule: str
 ) -> None:
     split = make_images(n=23)
@@ -154,7 +154,7 @@ def test_fit_finds_the_weights_that_scikit_learn_finds(make_images: Make) -> Non
     step = last_step(split, batch_size=90, iterations=3000, weight_decay=0.01, nesterov=True)
     with_one = np.hstack(
         [split.features / 255, np.ones((90, 1))]
-    )  # our weight decay is of the bias too
+    )  # our weight decay also applies to the bias
     theirs = LogisticRegression(C=1 / (90 * 0.01), fit_intercept=False, tol=1e-10, max_iter=10000)
     theirs.fit(with_one, split.labels)
     ours = torch.hstack([step.weight, step.bias[:, None]]).numpy()
@@ -192,7 +192,7 @@ def test_separable_images_are_learnt_without_error(
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_each_param_changes_the_weights(make_images: Make, change: dict[str, Any]) -> None:
+def test_each_train_param_changes_the_weights(make_images: Make, change: dict[str, Any]) -> None:
     reference, other = (last_step(make_images(), **{"momentum": 0.5} | c) for c in ({}, change))
     assert not torch.allclose(reference.weight, other.weight, rtol=0, atol=1e-9)
 
@@ -200,14 +200,14 @@ def test_each_param_changes_the_weights(make_images: Make, change: dict[str, Any
 @pytest.mark.parametrize(
     "params", [{"learning_rate": 1e308}, {"learning_rate": 2.0, "weight_decay": 100.0}]
 )
-def test_a_loss_that_is_not_finite_names_the_iteration_and_the_remedy(
+def test_the_error_for_a_loss_that_is_not_finite_names_iteration_and_remedy(
     make_images: Make, params: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=r"iteration \d+: the loss is (inf|nan); .* lower train.l"):
         last_step(make_images(), iterations=2000, **params)
 
 
-def test_mean_loss_and_accuracy_equal_torchs_however_many_images_are_taken_at_a_time(
+def test_mean_loss_and_accuracy_equal_those_of_torch_for_any_chunk_size(
     make_images: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = make_images(n=50)
@@ -223,7 +223,7 @@ def test_mean_loss_and_accuracy_equal_torchs_however_many_images_are_taken_at_a_
         assert found == pytest.approx((loss, accuracy), rel=1e-12)
 
 
-def test_mean_loss_and_accuracy_are_the_same_shared_among_processes(
+def test_mean_loss_and_accuracy_are_the_same_when_shared_among_processes(
     make_images: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples, weights = Examples.of(make_images(n=50)), random_weights(3, 20)
@@ -241,7 +241,7 @@ def test_mean_loss_and_accuracy_are_the_same_shared_among_processes(
     ("optimizer", "weight_decay", "stable", "unstable"),
     [("sgd", 0.0, 0.1, 10.0), ("adam", 0.0, 0.01, 10.0), ("adam", 0.01, 0.01, 10.0)],
 )
-def test_errors_grow_beyond_the_stable_range_of_the_learning_rate_alone(
+def test_rounding_errors_grow_only_beyond_the_stable_learning_rates(
     make_images: Make,
     optimizer: str,
     weight_decay: float,
@@ -252,7 +252,7 @@ def test_errors_grow_beyond_the_stable_range_of_the_learning_rate_alone(
     seed: int,
 ) -> None:
     split = make_images(n=500)
-    if rare:  # pixels that few images light, as at the border of MNIST's
+    if rare:  # pixels lit in few images, as at the border of MNIST's
         split.images[:-2, :, 0] = 0
     for learning_rate, expected in ((stable, False), (unstable, True)):
         params = make_params(

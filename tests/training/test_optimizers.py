@@ -28,7 +28,9 @@ def make_weights() -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
-def test_sgd_takes_the_steps_of_torch(momentum: float, nesterov: bool, weight_decay: float) -> None:
+def test_sgd_takes_the_same_steps_as_torch(
+    momentum: float, nesterov: bool, weight_decay: float
+) -> None:
     ours, theirs = make_weights(), make_weights()
     steps_of(SGD(ours, momentum, nesterov, weight_decay), ours)
     steps_of_torch(
@@ -51,7 +53,7 @@ def test_nesterov_without_momentum_is_plain_gradient_descent() -> None:
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decoupled", [False, True])
-def test_adam_takes_the_steps_of_torch(
+def test_adam_takes_the_same_steps_as_torch(
     decoupled: bool, momentum: float, weight_decay: float
 ) -> None:
     ours, theirs = make_weights(), make_weights()
@@ -65,7 +67,7 @@ def test_adam_takes_the_steps_of_torch(
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_schedules_follow_those_of_torch(schedule: str) -> None:
+def test_schedules_equal_those_of_torch(schedule: str) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], RATE)
     theirs = {
         "constant": torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
@@ -79,6 +81,6 @@ def test_schedules_follow_those_of_torch(schedule: str) -> None:
         theirs.step()
 
 
-def test_an_unknown_schedule_is_named() -> None:
+def test_an_unknown_schedule_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="found 'step'; expected 'constant'"):
         learning_rate_at("step", RATE, 0, STEPS)

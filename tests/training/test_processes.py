@@ -18,13 +18,13 @@ Train = Callable[..., tuple[int, str, str]]
 
 
 @given(examples=st.integers(0, 30), count=st.integers(1, 9))
-def test_the_processes_parts_make_up_the_batch(examples: int, count: int) -> None:
+def test_the_parts_of_all_processes_make_up_the_batch(examples: int, count: int) -> None:
     parts = [Processes(rank, count).part(torch.arange(examples)) for rank in range(count)]
     assert sorted(torch.cat(parts).tolist()) == list(range(examples))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_one_process_adds_up_nothing() -> None:
+def test_one_process_leaves_sums_unchanged() -> None:
     tensor = torch.ones(2)
     ALONE.add_up(tensor)
     assert tensor.tolist() == [1, 1]
@@ -33,13 +33,15 @@ def test_one_process_adds_up_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " "])
-def test_a_wrong_number_of_processes_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_train_processes_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("TRAIN_PROCESSES", text)
     with pytest.raises(ValueError, match=r"TRAIN_PROCESSES: found '.*'; expected a whole number"):
         processes_asked_for()
 
 
-def test_one_thread_is_used_where_there_is_little_work_to_share(
+def test_one_thread_is_used_if_there_is_little_work_to_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = torch.get_num_threads()
@@ -80,7 +82,9 @@ def train(tmp_path: Path, make_images: Make) -> Train:
 
 
 @pytest.mark.slow
-def test_train_processes_changes_no_byte_and_no_line(tmp_path: Path, train: Train) -> None:
+def test_train_processes_changes_no_output_byte_and_no_printed_line(
+    tmp_path: Path, train: Train
+) -> None:
     alone, shared = train("one", "1"), train("three", "3")
     assert alone[0] == shared[0] == 0, shared[2]
     assert alone[1] == shared[1]
@@ -90,7 +94,7 @@ def test_train_processes_changes_no_byte_and_no_line(tmp_path: Path, train: Trai
 
 
 @pytest.mark.parametrize(("processes", "batch_size"), [("no", 7), ("3", 0)])
-def test_bad_input_is_told_once_and_not_by_each_process(
+def test_bad_input_is_reported_once_and_not_by_each_process(
     train: Train, processes: str, batch_size: int
 ) -> None:
     code, _, errors = train("model", processes, batch_size)

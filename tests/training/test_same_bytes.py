@@ -27,7 +27,7 @@ Arguments = Callable[[Path], list[str]]
 
 @cache
 def published(split: Path, kernels: str, threads: int, processes: int = 1) -> Published:
-    """By precision, the model's hash and the history of each run of `fit_all`."""
+    """For each precision, the model's hash and the history of each run of `fit_all`."""
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     process = start(
         [
@@ -73,7 +73,7 @@ def test_training_in_float32_would_publish_other_bytes(split: Path) -> None:
 
 @pytest.fixture(scope="module")
 def arguments(split: Path, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
-    """The arguments of `stages.train` for a run of about a second, its outputs in a folder."""
+    """The arguments of `stages.train` for a run of about a second, with its outputs in a folder."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["train"] |= {"iterations": 6000, "eval_every": 1000, "batch_size": 32}
     path = tmp_path_factory.mktemp("params") / "params.yaml"
@@ -92,7 +92,7 @@ def start_training(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for_state(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a run has kept its state."""
+    """Wait until a run has written a checkpoint."""
     deadline = time.monotonic() + LIMIT
     while not list(folder.glob(".model.*.resume")):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -110,7 +110,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def uninterrupted(
     tmp_path_factory: pytest.TempPathFactory, arguments: Arguments
 ) -> tuple[dict[str, bytes], float]:
-    """What a run makes that nobody stops, and the seconds that it takes."""
+    """The outputs of a run that is not interrupted, and the seconds that it takes."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     began = time.monotonic()
     process = start_training(arguments(folder))
@@ -121,14 +121,14 @@ def uninterrupted(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_kills_at_any_moment_change_no_byte(
+def test_killing_train_at_any_moment_changes_no_byte(
     tmp_path: Path,
     arguments: Arguments,
     uninterrupted: tuple[dict[str, bytes], float],
     seed: int,
 ) -> None:
     expected, seconds = uninterrupted
-    moments = random.Random(seed)  # noqa: S311  # no secret
+    moments = random.Random(seed)  # noqa: S311  # not for secrets
     for _ in range(4):
         process = start_training(arguments(tmp_path))
         time.sleep(moments.uniform(0, 1.1 * seconds))
@@ -144,7 +144,7 @@ def test_kills_at_any_moment_change_no_byte(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_exits_with_its_signals_code_and_is_resumed(
+def test_a_stopped_run_exits_with_its_signals_code_and_can_be_resumed(
     tmp_path: Path,
     arguments: Arguments,
     uninterrupted: tuple[dict[str, bytes], float],
@@ -164,7 +164,7 @@ def test_a_stopped_run_exits_with_its_signals_code_and_is_resumed(
 
 
 @pytest.mark.parametrize("change", ["another seed", "a flipped bit"])
-def test_a_state_that_is_not_this_runs_own_is_not_resumed(
+def test_a_checkpoint_of_another_run_is_not_resumed(
     tmp_path: Path,
     arguments: Arguments,
     uninterrupted: tuple[dict[str, bytes], float],
@@ -189,12 +189,12 @@ def test_a_state_that_is_not_this_runs_own_is_not_resumed(
     output, errors = finish(process)
     assert process.returncode == 0
     assert "resuming" not in output
-    assert ("checkpoint that is damaged" in errors) == (change == "a flipped bit")
+    assert ("damaged checkpoint" in errors) == (change == "a flipped bit")
     assert (outputs(tmp_path) == uninterrupted[0]) == (change == "a flipped bit")
     assert not list(tmp_path.glob("*.resume"))
 
 
-def test_a_full_disk_is_told_in_a_line_and_loses_nothing(
+def test_a_full_disk_is_reported_in_one_line_and_loses_nothing(
     tmp_path: Path, arguments: Arguments
 ) -> None:
     (tmp_path / "model").write_text("an older model")

@@ -1,10 +1,10 @@
 // Curves of training, calibration, and what the model looks for.
 
-const USUAL = 150; // pictures that show how strong edges usually are
-const FAINT = 0.07; // of the strongest edge: those below are not drawn
+const USUAL = 150; // pictures on which the usual strength of edges is measured
+const FAINT = 0.07; // share of the strongest edge, below which none is drawn
 const CHART = { width: 520, height: 250, left: 52, right: 96, top: 14, bottom: 36 };
 
-/** Numbers from `low` to `high` that are good to read: steps of 1, 2 or 5. */
+/** Round numbers from `low` to `high`, in steps of 1, 2 or 5 times a power of ten. */
 function ticks(low, high, count) {
   const rough = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
@@ -150,13 +150,13 @@ function calibration(bins, binCount) {
   return [svg, element("details", {}, element("summary", {}, "The numbers"), table)];
 }
 
-/** For each class a canvas of what speaks for it and against it. */
+/** For each class, a canvas that shows what speaks for and against it. */
 function templates(run, model) {
   const draw = model.features === "pixels" ? pixelTemplate : edgeTemplate;
   const { shown } = run.confusion;
   const canvases = shown.map((k) => element("canvas", {
     class: "pixels template", role: "img",
-    "aria-label": `What speaks for ${run.classes[k]} and against it`,
+    "aria-label": `What speaks for and against ${run.classes[k]}`,
   }));
   let strengths, most;
   const usual = new Float64Array(8 * CELLS * CELLS);
@@ -175,7 +175,7 @@ function templates(run, model) {
   ));
 }
 
-/** The steps that add up, in `usual`, how strong edges are: root mean squares over some pictures. */
+/** Steps that compute, in `usual`, how strong edges are: root mean squares over some pictures. */
 function usualEdges(run, model, usual) {
   const every = Math.max(1, Math.floor(run.tests.length / USUAL));
   const sample = run.tests.filter((_, i) => i % every === 0);
@@ -187,7 +187,7 @@ function usualEdges(run, model, usual) {
   return [...steps, () => usual.forEach((sum, i) => { usual[i] = Math.sqrt(sum / sample.length); })];
 }
 
-/** How strongly edges of four orientations, light on either side, count in each cell. */
+/** How much edges of four orientations, whichever side is light, count in each cell. */
 function edges(weights, usual) {
   const area = CELLS * CELLS;
   return Float64Array.from({ length: 4 * area }, (_, i) =>

@@ -1,9 +1,9 @@
-// The confusion matrix, a grid to walk through, and the list of the pictures behind a cell.
+// The confusion matrix, a grid that the arrow keys move through, and the pictures behind a cell.
 
-const FIRST = 24; // mistakes that are listed before a cell is chosen
-const BROAD = 24; // classes up to which a cell shows its number
+const FIRST = 24; // mistakes listed before a cell is chosen
+const BROAD = 24; // up to so many classes, a cell shows its number
 
-/** The name of class k, isolated from the direction of the text around it. */
+/** The name of class k, with its own text direction. */
 function named(run, k) {
   return element("bdi", { class: "name", title: run.classes[k] }, run.classes[k]);
 }
@@ -29,7 +29,7 @@ function confusionMatrix(run, choose) {
       "data-actual": run.classes[actual], "data-predicted": run.classes[predicted],
       class: `${right ? "right" : "wrong"}${n ? "" : " none"}`,
       "aria-label": right
-        ? `${n} of ${run.classes[actual]} named correctly`
+        ? `${n} of ${run.classes[actual]} classified correctly`
         : `${n} of ${run.classes[actual]} taken for ${run.classes[predicted]}`,
     }, shown.length > BROAD ? "" : n || "\u00b7");
     cell.style.setProperty("--share", (right ? shares[i][j] : Math.sqrt(shares[i][j] / most)).toFixed(3));
@@ -79,7 +79,7 @@ function confusionMatrix(run, choose) {
   return table;
 }
 
-/** The list of pictures, of all mistakes or of one cell; `use` puts a picture into the field. */
+/** The list of pictures, of all mistakes or of one cell; `use` shows a picture to the model. */
 class PictureList {
   constructor(run, use) {
     Object.assign(this, { run, use });
@@ -96,8 +96,8 @@ class PictureList {
   listMistakes(limit) {
     const listed = this.wrong.slice(0, limit), all = this.run.errors;
     this.list("The worst mistakes", listed, all === 0
-      ? "The model makes no mistake on these pictures."
-      : `${whole(listed.length)} of ${whole(all)}, the least probable actual class first.`);
+      ? "The model makes no mistakes on these pictures."
+      : `${whole(listed.length)} of ${whole(all)}, least probable actual class first.`);
     find("all-mistakes").hidden = listed.length === this.wrong.length;
   }
 
@@ -105,13 +105,13 @@ class PictureList {
     const listed = this.run.tests.filter((t) => t.actual === actual && t.predicted === predicted);
     const pictures = number === 1 ? "picture" : "pictures";
     const title = [named(this.run, actual), ` taken for `, named(this.run, predicted)];
-    const right = [named(this.run, actual), " named correctly"];
-    let note = `${whole(number)} ${pictures}, the least probable actual class first.`;
-    if (!number) note = "No picture.";
+    const right = [named(this.run, actual), " classified correctly"];
+    let note = `${whole(number)} ${pictures}, least probable actual class first.`;
+    if (!number) note = "No pictures.";
     else if (listed.length < number) {
       note = actual === predicted
-        ? `${whole(listed.length)} of ${whole(number)} ${pictures}: those the model was least sure of, and a few others.`
-        : `${whole(listed.length)} of ${whole(number)} ${pictures}: the page has room for no more.`;
+        ? `${whole(listed.length)} of ${whole(number)} ${pictures}: those it was least sure of, and a few others.`
+        : `${whole(listed.length)} of ${whole(number)} ${pictures}: the page has no room for more.`;
     }
     this.list(actual === predicted ? right : title, listed, note);
     find("all-mistakes").hidden = false;

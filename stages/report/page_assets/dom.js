@@ -1,4 +1,4 @@
-// Elements, numbers as text, and colours of the style sheet. Nothing here, nor anywhere else in the
+// Elements, numbers as text, and colours from the style sheet. Nothing here, or anywhere else in the
 // page, turns text into markup.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -8,7 +8,7 @@ function element(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** The same, of an SVG. */
+/** The same for SVG. */
 function shape(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -30,12 +30,12 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** Numbers of 32 bits, lowest byte first, as they are on every machine that runs a browser. */
+/** 32-bit floats, lowest byte first, which is the order on every machine that runs a browser. */
 const floatsOf = (base64) => Float64Array.from(new Float32Array(bytesOf(base64).buffer));
 
 const whole = (number) => number.toLocaleString("en-GB");
 
-/** A share as a percentage: 99.53 %, but never 100 % or 0 % of what is not all or nothing. */
+/** A share as a percentage: 100 % and 0 % only for exactly all and nothing. */
 function percent(share, digits = 2) {
   const least = 10 ** -digits;
   if (share > 0 && share * 100 < least / 2) return `< ${least}\u00a0%`;
@@ -49,7 +49,7 @@ function signed(number) {
   return digits === "0.0" ? digits : `${number < 0 ? "\u2212" : "+"}${digits}`;
 }
 
-/** A colour of page.css, as it is now: light, dark or printed. */
+/** A colour from page.css, as it is now: light, dark or in print. */
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const redrawn = [];
@@ -67,7 +67,7 @@ function redrawAll() {
   for (const draw of redrawn) draw();
 }
 
-/** Several steps of work, each in a moment when nothing else is to be done. */
+/** Do several steps of work, each when the browser is idle. */
 function whenIdle(steps) {
   const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 1));
   const next = (deadline) => {

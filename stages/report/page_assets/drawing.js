@@ -1,11 +1,11 @@
-// The field to draw in: strokes of a pen -> a picture, placed as the pictures of the data set are.
+// The drawing area: strokes of a pen -> a picture, placed as the pictures of the data set are.
 //
-// `manner` tells how they are: {ink: light or dark, side: of the box that holds the ink, centre: of
-// the ink (y, x), by: "mass" or "box", pen: the width of a stroke}, in pixels.
+// `manner` says how that is: {ink: light or dark, side: of the box around the ink, centre: of the
+// ink (y, x), by: "mass" or "box", pen: the width of a stroke}, in pixels.
 
-const FIELD = 336; // pixels a side, at most
-const LARGEST = 4; // a small drawing is enlarged so many times at most
-const PLACED = 0.75; // pixels off the centre at which a picture counts as placed already
+const FIELD = 336; // pixels per side, at most
+const LARGEST = 4; // a small drawing is enlarged at most this many times
+const PLACED = 0.75; // pixels off the centre, below which a picture is placed well enough
 
 class Field {
   constructor(canvas, [, height], manner, changed) {
@@ -18,7 +18,7 @@ class Field {
     for (const end of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(end, (event) => this.end(event));
     }
-    canvas.addEventListener("input", () => changed(this.picture())); // from a script that painted
+    canvas.addEventListener("input", () => changed(this.picture())); // from a script that painted on it
   }
 
   clear() {
@@ -29,7 +29,7 @@ class Field {
     this.leave();
   }
 
-  /** Show a picture as it is; the next stroke begins a new drawing. */
+  /** Show a picture as it is; the next stroke starts a new drawing. */
   show(picture) {
     this.clear();
     const small = new OffscreenCanvas(picture.width, picture.height);
@@ -70,13 +70,13 @@ class Field {
     if (!this.isAsLeft()) this.changed(this.picture());
   }
 
-  /** What the model is shown of what lies in the field. */
+  /** The picture for the model, from what is in the field. */
   picture() {
     if (!this.isAsLeft()) return this.placed();
     return this.shown ?? (this.strokes.length ? this.rendered() : this.placed());
   }
 
-  /** Remember what lies in the field, so that what something else paints there is noticed. */
+  /** Remember what is in the field, so that painting by anything else is noticed. */
   leave() {
     this.left = this.pixels();
   }
@@ -92,7 +92,7 @@ class Field {
     return new Uint32Array(this.context.getImageData(0, 0, width, height).data.buffer);
   }
 
-  /** The strokes in the size, at the place and with the pen of the data set. */
+  /** The strokes, with the size, position and pen width of the data set. */
   rendered() {
     const { height, manner } = this, points = this.strokes.flat();
     const box = [0, 1].map((axis) => points.map((point) => point[axis]));
@@ -113,7 +113,7 @@ class Field {
     return grey(context);
   }
 
-  /** A picture of whatever lies in the field, left as it is where it is placed already. */
+  /** A picture of whatever is in the field, left as it is if it is placed well enough. */
   placed() {
     const { height, manner, canvas } = this;
     const context = blank(height, manner);
@@ -141,7 +141,7 @@ class Field {
   }
 }
 
-const fromEdge = (centre) => centre.map((at) => at + 0.5); // a pixel's middle lies half a pixel in
+const fromEdge = (centre) => centre.map((at) => at + 0.5); // a pixel's middle is half a pixel from its edge
 
 function blank(size, manner) {
   const context = new OffscreenCanvas(size, size).getContext("2d", { willReadFrequently: true });
@@ -163,7 +163,7 @@ function ink(context, manner, strokes, scale, left, top, pen) {
   }
 }
 
-/** The picture on a small canvas, which is grey. */
+/** The picture on a small canvas, as one grey channel. */
 function grey(context) {
   const { width, height } = context.canvas;
   const { data } = context.getImageData(0, 0, width, height);
@@ -184,7 +184,7 @@ function averaged(rgba, size, small) {
 
 const inkOf = (value, manner) => (manner.ink === "light" ? value : 255 - value);
 
-/** The box that holds all ink, its right and bottom beyond it; null if there is none. */
+/** The box around all ink, right and bottom exclusive; null if there is none. */
 function inkBox({ width, data }, manner) {
   const box = { left: Infinity, top: Infinity, right: 0, bottom: 0 };
   data.forEach((value, i) => {
@@ -198,7 +198,7 @@ function inkBox({ width, data }, manner) {
   return box.right ? box : null;
 }
 
-/** How far the ink is off the place where the data set has it, (y, x). */
+/** How far the ink must move to be where the data set has it, (y, x). */
 function offset(picture, manner) {
   const [y, x] = manner.by === "mass" ? massCentre(picture, manner) : boxCentre(picture, manner);
   return [manner.centre[0] - y, manner.centre[1] - x];

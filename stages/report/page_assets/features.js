@@ -1,14 +1,14 @@
-// Images -> features: the same integer steps as stages/images/features.py, and so the same bytes.
+// Images -> features: the same integer steps as stages/images/features.py, so the same bytes.
 //
 // An image is {channels, height, width, data}, its data a Uint8Array in the order (C, H, W). Every
 // number is an integer below 2 ** 53, and IEEE 754 rounds quotients and square roots correctly.
 
 const DIRECTIONS = [[64, 0], [45, 45], [0, 64], [-45, 45], [-64, 0], [-45, -45], [0, -64], [45, -45]];
-const CELLS = 14; // a side, for gradients
-const FAINT_GRADIENT = 128; // taken off the root of a cell's mean gradient
-const PAIR_CELLS = 4; // a side, for pairs
+const CELLS = 14; // per side, for gradients
+const FAINT_GRADIENT = 128; // subtracted from the root of a cell's mean gradient
+const PAIR_CELLS = 4; // per side, for pairs
 const PAIR_DISTANCE = 2; // cells
-const COLOUR_CELLS = 8; // a side, for colours
+const COLOUR_CELLS = 8; // per side, for colours
 const MAX_SHEAR = 512; // 1/256 of a pixel per row
 const DISPLACEMENTS = [[0, PAIR_DISTANCE], [PAIR_DISTANCE, 0]]; // rows down, columns right
 
@@ -33,7 +33,7 @@ function tents(size, cells) {
   return tentsOfSize.get(key);
 }
 
-/** A of steps 1 to 3, a Float64Array in the order (8, 14, 14). */
+/** A, the result of steps 1 to 3, a Float64Array in the order (8, 14, 14). */
 function cellGradients({ channels, height, width, data }) {
   const sums = new Float64Array(8 * CELLS * CELLS);
   const down = tents(height, CELLS), right = tents(width, CELLS);
@@ -67,10 +67,10 @@ function cellGradients({ channels, height, width, data }) {
   });
 }
 
-/** Call visit(b, here, c, there, feature, weight) for every product that counts for a pair.
+/** Call visit(b, here, c, there, feature, weight) for every product that counts towards a pair.
  *
  * `here` and `there` are two cells a displacement apart, `feature` the index of the pair (b, c) in
- * one of the 4 x 4 cells, in the order (8, 8, 4, 4). Products of zero are passed over.
+ * one of the 4 x 4 cells, in the order (8, 8, 4, 4). Products that are zero are skipped.
  */
 function forEachPair(cells, [rowsDown, columnsRight], visit) {
   const rows = CELLS - rowsDown, columns = CELLS - columnsRight, area = CELLS * CELLS;
@@ -124,7 +124,7 @@ function meanColours({ channels, height, width, data }) {
   return sums.map((sum, index) => sum / weights[index % area]);
 }
 
-/** All that the features of an image are made of: {cells, pairs: one Q per displacement, colours}. */
+/** What the features of an image are computed from: {cells, pairs: one Q per displacement, colours}. */
 function gradientParts(image) {
   const cells = cellGradients(image);
   const pairs = DISPLACEMENTS.map((displacement) => pairSums(cells, displacement));
@@ -144,7 +144,7 @@ function gradientFeatures(image) {
   return featuresOfParts(gradientParts(image));
 }
 
-/** The image sheared so that what it shows stands upright. */
+/** The image sheared so that what it shows is upright. */
 function deskew(image) {
   const { channels, height, width, data } = image;
   const shear = shearOf(image);

@@ -1,14 +1,14 @@
-// The model: an image -> features -> probabilities, and what each place of the image contributes.
+// The model: an image -> features -> probabilities, and what each part of the image contributes.
 
-const GRID = 28; // cells a side, at most, of the contributions of pixels
+const GRID = 28; // cells per side, at most, of the map of contributions of pixels
 
-/** What was put into the page as text, as a model to ask. */
+/** The model, from the text in the page. */
 function readModel(run) {
   const biases = floatsOf(run.biases), weights = floatsOf(run.weights);
   return { ...run.model, biases, weights, size: weights.length / biases.length };
 }
 
-/** All that is computed of an image: {image, parts, features}; `image` is as the model sees it. */
+/** Everything computed from an image: {image, parts, features}; `image` is as the model sees it. */
 function seenBy(model, picture) {
   const image = model.deskew ? deskew(picture) : picture;
   if (model.features === "pixels") return { image, features: image.data };
@@ -30,7 +30,7 @@ function probabilities({ weights, biases, size }, features) {
   return exponentials.map((value) => value / total);
 }
 
-/** The weights of class `chosen` less those of class `other`, or less the mean of all classes. */
+/** The weights of class `chosen` minus those of `other`, or minus the mean of all classes. */
 function weightsAgainst({ weights, biases, size }, chosen, other) {
   const row = (k) => weights.subarray(k * size, (k + 1) * size);
   if (other !== null) {
@@ -45,11 +45,11 @@ function weightsAgainst({ weights, biases, size }, chosen, other) {
   };
 }
 
-/** What speaks for class `chosen`, and against it, by place.
+/** What speaks for and against class `chosen`, by position.
  *
- * A model that is linear can say so exactly: the contribution of a feature is its weight times its
- * value, and the contributions and the bias add up to the difference of the logits. A pair counts
- * half in each of its two cells, in proportion to its products there.
+ * For a linear model, this is exact: the contribution of a feature is its weight times its
+ * value, and the contributions and the bias add up to the difference of the logits. The
+ * contribution of a pair is split equally between its two cells, in proportion to the products.
  * Returns {rows, columns, values, bias, total}.
  */
 function contributions(model, seen, chosen, other) {
@@ -92,7 +92,7 @@ function cellMap({ parts, image }, values) {
   return { rows: CELLS, columns: CELLS, values: map };
 }
 
-/** Add the value of one of the 8 x 8 cells of colour to the cells that it overlaps. */
+/** Add the value of one of the 8 x 8 colour cells to the cells it overlaps. */
 function spread(map, value, cell) {
   const overlap = (a, b) => Math.max(0, Math.min((a + 1) * COLOUR_CELLS, (b + 1) * CELLS)
     - Math.max(a * COLOUR_CELLS, b * CELLS)) / CELLS;

@@ -1,4 +1,4 @@
-// Puts the page together: what Python measured, from the JSON in the page, into the places of
+// Puts the page together: takes what Python measured from the JSON in the page, and fills in
 // page.html.
 
 function start() {
@@ -26,7 +26,7 @@ function start() {
   showCard(run);
 }
 
-/** Give each test that the page holds its picture; those of `picks` in full. */
+/** Give each test in the page its picture; those of `picks` get it in full size. */
 function readPictures(run) {
   const cut = (base64, [channels, height, width]) => {
     const bytes = bytesOf(base64), size = channels * height * width;

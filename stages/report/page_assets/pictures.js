@@ -1,8 +1,8 @@
-// Pictures: onto a canvas, and from a file to what the model is shown, by the steps of `predict`
-// (stages/images/preprocessing.py). A picture that has the right size and no transparency is left as
-// it is; where one is scaled, Pillow's releases round differently by a level or so, and so do we.
+// Pictures: drawn on a canvas, and read from a file and prepared for the model as `predict` does
+// (stages/images/preprocessing.py). A picture of the right size without transparency is left as it
+// is. Scaling may differ by a grey level or so, as it does between releases of Pillow.
 
-/** The picture on a canvas, a pixel each; page.css says how large it is shown. */
+/** Paint the picture on a canvas, pixel by pixel; page.css says how large it is shown. */
 function paint(canvas, { channels, height, width, data }) {
   canvas.width = width;
   canvas.height = height;
@@ -14,7 +14,7 @@ function paint(canvas, { channels, height, width, data }) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-/** A canvas with the picture, named for those who do not see it. */
+/** A canvas with the picture, and a label for screen readers. */
 function pictureCanvas(picture, label) {
   const canvas = element("canvas", { class: "pixels", role: "img", "aria-label": label });
   paint(canvas, picture);
@@ -34,7 +34,7 @@ async function readPicture(file, model) {
   return fitted(opaque(data, bitmap.height, bitmap.width, model.shape[0]), model);
 }
 
-/** RGBA -> an image of one channel (grey) or three; what is transparent lies on white. */
+/** RGBA -> an image of one channel (grey) or three; transparent pixels are put on white. */
 function opaque(rgba, height, width, channels) {
   const area = height * width, data = new Uint8Array(channels * area);
   for (let i = 0; i < area; i++) {
@@ -50,7 +50,7 @@ function opaque(rgba, height, width, channels) {
   return { channels, height, width, data };
 }
 
-/** Scaled and cropped at the centre, or padded with black; as it is if it has the right size. */
+/** Scaled, then cropped to its centre or padded with black; unchanged if of the right size. */
 function fitted(image, { shape: [, height, width], fit }) {
   if (image.height === height && image.width === width) return image;
   if (fit === "crop") {
@@ -87,7 +87,7 @@ function resized(image, height, width, box = [0, 0, image.width, image.height]) 
   return down ? resampled(columns, kernels(image.height, top, bottom, height), true) : columns;
 }
 
-/** For each pixel of the result, the first pixel that it is made of, and integer weights. */
+/** For each pixel of the result, the first source pixel it depends on, and integer weights. */
 function kernels(size, start, end, count) {
   const scale = Math.fround(end - start) / count, stretch = Math.max(scale, 1);
   return Array.from({ length: count }, (_, i) => {

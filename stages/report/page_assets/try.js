@@ -1,8 +1,8 @@
-// Try it, and why: a picture goes in, probabilities and their reasons come out.
+// "Try it" and "Why": a picture goes in, probabilities and the reasons for them come out.
 
-const ALL_BARS = 12; // classes up to which each has its bar; else the likeliest
+const ALL_BARS = 12; // up to so many classes, each has a bar; otherwise the likeliest
 const LIKELIEST = 10;
-const EVIDENCE = 616; // pixels of the longer side of the picture with its reasons
+const EVIDENCE = 616; // pixels: the longer side of the picture that shows the reasons
 const SPOKEN = 700; // milliseconds without a change after which the answer is read out
 const REGIONS = [["upper left", "top", "upper right"], ["left", "centre", "right"],
   ["lower left", "bottom", "lower right"]];
@@ -46,7 +46,7 @@ class Trial {
     return element("button", { type: "button", class: "pick", onclick: () => this.use(test) }, canvas);
   }
 
-  /** Put a test picture in, as it is. */
+  /** Show a test picture to the model, as it is. */
   use(test) {
     this.field?.show(test.full);
     this.answer(test.full, test);
@@ -137,16 +137,16 @@ class Trial {
     const sum = (sign) => found.values.reduce((a, v) => (v * sign > 0 ? a + v : a), 0);
     const rows = [
       ["for", "Speaks for it", sum(1)], ["against", "Speaks against it", sum(-1)],
-      ["", "Whatever the picture", found.bias], ["total", "Together, in nats", found.total],
+      ["", "Bias, for any picture", found.bias], ["total", "Total, in nats", found.total],
     ];
     find("sums").replaceChildren(...rows.map(([style, name, value]) => element(
       "div", { class: style }, element("dt", {}, name), element("dd", {}, signed(value)),
     )));
     find("odds").textContent = other === null
-      ? `Its score lies ${Math.abs(found.total).toFixed(1)} nats ${found.total < 0 ? "below" : "above"} that of the average class.`
+      ? `Its score is ${Math.abs(found.total).toFixed(1)} nats ${found.total < 0 ? "below" : "above"} that of the average class.`
       : odds(run.classes[chosen], run.classes[other], found.total);
     find("where").textContent = whereabouts(found);
-    const label = `The picture with what speaks for ${run.classes[chosen]} and against it. ${whereabouts(found)}`;
+    const label = `The picture, marked with what speaks for and against ${run.classes[chosen]}. ${whereabouts(found)}`;
     find("evidence").setAttribute("aria-label", label);
   }
 }
@@ -159,7 +159,7 @@ function odds(chosen, other, nats) {
   return `So ${likelier} is ${times} times as probable as ${rarer}.`;
 }
 
-/** Where most of it speaks, in ninths of the picture. */
+/** Which ninths of the picture speak most for and against the class. */
 function whereabouts({ rows, columns, values }) {
   const sums = new Map();
   values.forEach((value, i) => {
@@ -176,7 +176,7 @@ function whereabouts({ rows, columns, values }) {
   return said.join(" ");
 }
 
-/** The picture, faint, under a mark in each cell, the larger the more it contributes. */
+/** The picture, faint, under a mark in each cell: the more a cell contributes, the larger. */
 function drawEvidence(canvas, image, { rows, columns, values }, manner) {
   const scale = EVIDENCE / Math.max(image.height, image.width);
   canvas.width = Math.round(scale * image.width);
@@ -210,7 +210,7 @@ function drawEvidence(canvas, image, { rows, columns, values }, manner) {
   });
 }
 
-/** A bar for each class, or for the likeliest. */
+/** A bar for each class, or for the likeliest ones. */
 class Bars {
   constructor(run, ask) {
     this.run = run;
