@@ -5,6 +5,7 @@ PYTHON ?= python3
 
 repro: install  ## run the stages whose inputs have changed
 	. .venv/bin/activate && dvc repro
+	@echo 'To go on: . .venv/bin/activate, then dvc metrics show; data/report.html shows the run.'
 
 gate: install  ## have the metrics regressed since the remote's main branch?
 	. .venv/bin/activate && python -m stages.gate

@@ -89,7 +89,7 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
-                " after one, run `dvc repro -f download`, then `dvc repro`"
+                " after one, run `dvc repro -f -s download`, then `dvc repro`"
             )
 
 

@@ -60,7 +60,7 @@ def read_history(path: Path) -> list[tuple[int, float, float | None, float | Non
         ]
     except ValueError as error:
         raise ValueError(
-            f"{path}: not a history ({error}); `dvc repro -f train` regenerates it"
+            f"{path}: not a history ({error}); `dvc repro -f -s train` regenerates it"
         ) from None
 
 

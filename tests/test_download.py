@@ -175,7 +175,7 @@ def test_pictures_become_the_data_set(raw: Path, pictures: Path, kind: str) -> N
             " .tif, .tiff, .webp: notes.txt",
             f"{source}: train: 3 pictures in 2 classes",
             f"note: {source} is outside of pictures, so DVC does not notice changes to it; after"
-            " one, run `dvc repro -f download`, then `dvc repro`",
+            " one, run `dvc repro -f -s download`, then `dvc repro`",
         ],
         "",
     )

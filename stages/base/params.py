@@ -83,8 +83,9 @@ class Params(BaseModel):
         values = document.get(section) if isinstance(document, dict) else None
         if not isinstance(values, dict):
             keys = ", ".join(cls.model_fields)
+            expected = f"a section with the keys {keys}" if keys else "a section"
             found = "missing" if values is None else f"found {SHORT.repr(values)}"
-            raise ValueError(f"{path}: {section}: {found}; expected a section with the keys {keys}")
+            raise ValueError(f"{path}: {section}: {found}; expected {expected}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UINT8 = 8  # the type
-REMEDY = "`dvc repro -f download` fetches it again"
+REMEDY = "`dvc repro -f -s download` fetches it again"
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:

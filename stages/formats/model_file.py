@@ -106,6 +106,6 @@ class Model:
         except (SafetensorError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{path}: not a model of this pipeline ({reason}); `dvc repro -f train`"
+                f"{path}: not a model of this pipeline ({reason}); `dvc repro -f -s train`"
                 " regenerates it"
             ) from None

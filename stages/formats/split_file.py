@@ -148,7 +148,7 @@ class Split:
         except (SafetensorError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{path}: not a split of this pipeline ({reason}); `dvc repro -f tensorize`"
+                f"{path}: not a split of this pipeline ({reason}); `dvc repro -f -s tensorize`"
                 " regenerates it"
             ) from None
 

@@ -22,7 +22,7 @@ from stages.images.folders import pictures_by_class
 from stages.images.preprocessing import open_picture, reason
 from stages.images.stored_images import StoredImages
 
-REMEDY = "`dvc repro -f download` regenerates it"
+REMEDY = "`dvc repro -f -s download` regenerates it"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def sections(data: PageData) -> list[Section]:
         ),
         Section(
             "Results",
-            ["On the test images, which were used neither for training nor for choosing params."],
+            ["On the test images, which were not used for training."],
             _results(data),
         ),
         Section(

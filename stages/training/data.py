@@ -43,6 +43,6 @@ def read_splits(train_path: Path, validation_path: Path) -> tuple[Split, Split]:
     ):
         raise ValueError(
             f"{validation_path}: found other classes or another input spec than in {train_path};"
-            " `dvc repro -f tensorize` regenerates both"
+            " `dvc repro -f -s tensorize` regenerates both"
         )
     return training, validation

@@ -72,12 +72,12 @@ def test_a_file_that_is_not_valid_idx_is_refused(
     with pytest.raises(ValueError, match="found") as error:
         read_idx(path, 2)
     assert str(error.value).startswith(f"{path}: {problem}")
-    assert str(error.value).endswith("; `dvc repro -f download` fetches it again")
+    assert str(error.value).endswith("; `dvc repro -f -s download` fetches it again")
 
 
 def test_a_missing_idx_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "file", 2)
     assert str(error.value) == (
-        f"{tmp_path / 'file'}: no such file; `dvc repro -f download` fetches it again"
+        f"{tmp_path / 'file'}: no such file; `dvc repro -f -s download` fetches it again"
     )

@@ -114,7 +114,7 @@ def test_an_invalid_model_file_is_refused_in_one_line(
     write(tmp_path / "m", {"weight": WEIGHT, "bias": BIAS} | tensors, "model", changed)
     with pytest.raises(ValueError, match=rf"m: not a model of this .*{problem}") as caught:
         Model.load(tmp_path / "m")
-    assert str(caught.value).endswith("; `dvc repro -f train` regenerates it")
+    assert str(caught.value).endswith("; `dvc repro -f -s train` regenerates it")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 

@@ -234,7 +234,7 @@ def test_an_invalid_split_file_is_refused_in_one_line(
     write(tmp_path / "s", TENSORS | tensors, "split", changed)
     with pytest.raises(ValueError, match=f"s: not a split of this pipeline .*{problem}") as caught:
         Split.load(tmp_path / "s")
-    assert str(caught.value).endswith("; `dvc repro -f tensorize` regenerates it")
+    assert str(caught.value).endswith("; `dvc repro -f -s tensorize` regenerates it")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 

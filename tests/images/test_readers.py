@@ -257,5 +257,5 @@ def test_a_broken_torchvision_picture_is_unreadable_with_the_reason(
 def test_files_missing_for_torchvision_are_an_error(of_torchvision: Path) -> None:
     (of_torchvision / "rendered-sst2").rename(of_torchvision / "elsewhere")
     message = f"{of_torchvision}: RenderedSST2: Dataset not found"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}.*dvc repro -f download"):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}.*dvc repro -f -s download"):
         read_dataset(of_torchvision)
