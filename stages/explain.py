@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from stages.base.command import run
+from stages.formats.model_file import rounded, steps
 from stages.gate.changes import PACKAGES, what_changed
 from stages.gate.lockfile import Lockfile
 from stages.gate.report import changed_lines
@@ -54,17 +54,15 @@ def causes(head: Revision, made: set[str]) -> list[str]:
     return [*changed_lines(inputs), *versions_that_differ(pins.decode())]
 
 
-def roundings(exact: Weights) -> tuple[Weights, NDArray[np.float32]]:
-    """How close float64 values are to rounding to the other float32 neighbour, and that neighbour.
+def roundings(exact: Weights) -> tuple[Weights, Weights]:
+    """How close float64 values are to being published as the other neighbour, and that neighbour.
 
-    (N,) float64 -> (N,) float64, the distance to the boundary in float32 steps, from 0 to 0.5;
-    (N,) float32.
+    (N,) -> (N,), the distance to the boundary in steps between published values, from 0 to 0.5;
+    (N,).
     """
-    rounded = exact.astype(np.float32)
-    away = np.where(exact > rounded, np.float32(np.inf), np.float32(-np.inf))
-    other = np.nextafter(rounded, away)
-    low, high = rounded.astype(np.float64), other.astype(np.float64)
-    return np.abs(exact - (low + high) / 2) / np.abs(high - low), other
+    nearest, step = rounded(exact), steps(exact)
+    other = rounded(nearest + np.where(exact > nearest, step, -step))
+    return np.abs(exact - (nearest + other) / 2) / np.abs(other - nearest), other
 
 
 def explained_by_rounding(model: ExactModel, md5: str | None) -> list[tuple[int, float]] | None:
@@ -161,8 +159,8 @@ def _differs_by_rounding(here: Lockfile, md5: str | None) -> bool:
         )
     for index, distance in flips or []:
         print(
-            f"{model}: weight {index} is one unit in the last place off; its float64 value is"
-            f" {distance:.1e} of a float32 step away from the rounding boundary"
+            f"{model}: weight {index} is one rounding step off; its float64 value is"
+            f" {distance:.1e} of a rounding step away from the boundary"
         )
     return bool(flips)
 

@@ -14,6 +14,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from typer import Option
@@ -21,7 +22,7 @@ from typer import Option
 from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
 from stages.base.whole_files import write_text
-from stages.formats.model_file import Model
+from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
 from stages.training.data import Examples, read_splits
@@ -57,22 +58,16 @@ def pick_device() -> torch.device:
 
 
 def published(step: Step, split: Split, params: TrainParams) -> Model:
-    """The model of a step, its weights rounded to float32.
+    """The model of a step, its weights rounded as they are published.
 
     Raises ValueError if a weight is not finite in float32.
     """
-    weight, bias = (tensor.float() for tensor in (step.weight, step.bias))
-    if not (weight.isfinite().all() and bias.isfinite().all()):
+    weight, bias = (rounded(tensor.cpu().double().numpy()) for tensor in (step.weight, step.bias))
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise ValueError(
             "the weights grew beyond float32: lower train.learning_rate or train.weight_decay"
         )
-    return Model(
-        weight.double().cpu().numpy(),
-        bias.double().cpu().numpy(),
-        split.classes,
-        split.spec,
-        params.model_dump(),
-    )
+    return Model(weight, bias, split.classes, split.spec, params.model_dump())
 
 
 def train(

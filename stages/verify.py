@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from typer import Argument
 
 from stages.base.command import run
+from stages.formats.model_file import steps
 from stages.gate.lockfile import Lockfile
 from stages.gate.revisions import Revision, git, named
 
@@ -154,13 +155,12 @@ def copy_tracked_data(dvc_file: Path, folder: Path) -> None:
 
 
 def straddling(one: Weights, other: Weights) -> float:
-    """The expected number of weights that two runs round to different float32 values.
+    """The expected number of weights that two runs publish differently.
 
     Two float64 values a distance d apart lie on different sides of a rounding boundary with
-    probability d / s, where s is the step between float32 values there. (N,), (N,) -> the sum.
+    probability d / s, where s is the step between published values. (N,), (N,) -> the sum.
     """
-    steps = np.spacing(np.abs(one).astype(np.float32)).astype(np.float64)
-    return float((np.abs(one - other) / steps).sum())
+    return float((np.abs(one - other) / steps(one)).sum())
 
 
 def verify(head: Revision, environments: Mapping[str, Environment]) -> int:

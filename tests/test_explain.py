@@ -10,12 +10,13 @@ from stages.explain import (
     table_difference,
     versions_that_differ,
 )
+from stages.formats.model_file import GRID, rounded
 from stages.training.exact_weights import ExactModel, Weights
 
 
 def content(weights: Weights) -> bytes:
-    """A model's file: nothing but its float32 weights."""
-    return weights.astype(np.float32).tobytes()
+    """A model's file: nothing but its published weights."""
+    return rounded(weights).tobytes()
 
 
 def md5(weights: Weights) -> str:
@@ -24,11 +25,10 @@ def md5(weights: Weights) -> str:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_roundings_give_the_distance_to_the_boundary_and_the_other_neighbour(sign: int) -> None:
-    below, above = np.float32(1.0), np.nextafter(np.float32(1.0), np.float32(2))
-    step = float(above) - float(below)
-    distance, other = roundings(sign * np.array([1.0 + 0.4 * step, 1.0 + 0.6 * step]))
-    assert distance == pytest.approx([0.1, 0.1], abs=1e-6)
-    assert other.tolist() == [sign * float(above), sign * float(below)]
+    for below, step in ((1.0, GRID), (0.0, GRID), (128.0, float(np.spacing(np.float32(128))))):
+        distance, other = roundings(sign * np.array([below + 0.4 * step, below + 0.6 * step]))
+        assert distance == pytest.approx([0.1, 0.1], abs=1e-6)
+        assert other.tolist() == [sign * (below + step), sign * below]
 
 
 @pytest.mark.parametrize("flipped", [0, 1, 2, 3])

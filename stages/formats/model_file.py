@@ -22,6 +22,27 @@ from stages.formats.metadata import class_names, metadata
 
 DTYPES = {"bias": "F32", "weight": "F32"}  # as safetensors writes them
 
+GRID = 2.0**-18  # between published weights; see `rounded`
+
+
+def rounded(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights as they are published: multiples of GRID that float32 has; not finite beyond those.
+
+    Two machines publish different weights where a rounding boundary lies between their float64
+    values. Around 0, float32 has boundaries so close together that this would happen to one of tens
+    of thousands of weights; a grid has few, and changes a logit by some millionths.
+    """
+    step = steps(weights)
+    published: NDArray[np.float64] = np.rint(weights / step) * step
+    return published
+
+
+def steps(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distance between published values next to each weight."""
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 it is not a number
+        spacing = np.spacing(np.abs(weights).astype(np.float32)).astype(np.float64)
+    return np.maximum(spacing, GRID)
+
 
 @dataclass(frozen=True)
 class Model:

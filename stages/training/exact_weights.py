@@ -1,4 +1,4 @@
-"""Params and two splits -> the float64 weights that `train` rounds to float32.
+"""Params and two splits -> the float64 weights that `train` rounds before it publishes them.
 
 `explain` rounds some of them the other way; `verify` measures how close they are to a rounding
 boundary. Everything these two commands need from the training code is here.
@@ -17,7 +17,7 @@ from typer import Option
 
 from stages.base.command import run
 from stages.base.whole_files import whole_file
-from stages.formats.model_file import Model
+from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
 from stages.training.data import Examples, read_splits
 from stages.training.loop import CPU, fit
@@ -71,7 +71,7 @@ def exact_model(
 
 def _content(split: Split, params: TrainParams, weights: Weights) -> bytes:
     k = len(split.classes)
-    weight, bias = weights[:-k].reshape(k, -1), weights[-k:]
+    weight, bias = rounded(weights[:-k]).reshape(k, -1), rounded(weights[-k:])
     return Model(weight, bias, split.classes, split.spec, params.model_dump()).serialized()
 
 

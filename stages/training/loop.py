@@ -74,7 +74,10 @@ def loss_and_gradients(
     log_p = torch.log_softmax(logits(weight, bias, x), dim=0)  # (K, N)
     actual = labels[None]  # (1, N)
     loss = log_p.gather(0, actual).sum().div_(-batch_size)
-    error = log_p.exp_().scatter_add_(0, actual, torch.full_like(actual, -1, dtype=log_p.dtype))
+    # P - Y: of the actual class the others' sum, since 1 - p loses its digits where p is almost 1,
+    # and an optimizer that divides by the size of gradients would make that loss visible.
+    error = log_p.exp_().scatter_(0, actual, 0.0)
+    error.scatter_(0, actual, -error.sum(0, keepdim=True))
     by_bias = error.sum(1).div_(batch_size)
     return loss, error.mul_(SCALE / batch_size) @ x, by_bias
 

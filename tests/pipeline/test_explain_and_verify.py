@@ -98,7 +98,7 @@ def test_explain_exits_0_if_a_weight_was_rounded_the_other_way(tiny: Path, guard
     commit_others(tiny, {MODEL: model})
     code, output = guard(explain.main)
     assert code == 0, output
-    assert f"weight {closest} is one unit in the last place off" in output
+    assert f"weight {closest} is one rounding step off" in output
     assert "harmless: the model differs by rounding alone" in output
 
 
