@@ -25,9 +25,10 @@ from stages.formats.split_file import Split
 from stages.images.features import gradient_cells
 from stages.report.confusion_matrix import Confusion, confusions, matrix_figure
 from stages.report.figures import contributions, mistakes_figure, strokes_figure, weights_figure
-from stages.report.metrics import Bin, confusion_counts, metrics, predict, reliability
+from stages.report.metrics import Bin, metrics, predict, reliability
 from stages.report.model_card import model_card
-from stages.report.page import PageData, render
+from stages.report.page import render
+from stages.report.page_data import PageData
 
 
 class EvaluateParams(Params):
@@ -92,7 +93,6 @@ def evaluate(
         predictions = predict(model, test, params.batch_size)
     calibration = reliability(predictions, params.calibration_bins)
     measured = metrics(predictions, test.classes, calibration)
-    counts = confusion_counts(predictions, len(test.classes))
     report = PageData(
         title=test.origin.name,
         licence=test.origin.licence,
@@ -132,6 +132,7 @@ def evaluate(
         plots / "reliability.csv",
         csv_text([field.name for field in fields(Bin)], map(astuple, calibration)),
     )
+    counts = report.confusion_counts
     write_text(plots / "confusion.svg", matrix_figure(counts, test.classes))
     write_text(
         plots / "confusions.csv",

@@ -64,9 +64,11 @@ def reliability(predictions: Predictions, bins: int) -> list[Bin]:
     ]
 
 
-def confusion_counts(predictions: Predictions, k: int) -> NDArray[np.int64]:
+def confusion_counts(
+    actual: NDArray[np.int64], predicted: NDArray[np.int64], k: int
+) -> NDArray[np.int64]:
     """The confusion matrix of K classes, (K, K): images by actual and predicted class."""
-    pairs = predictions.actual * k + predictions.predicted
+    pairs = actual * k + predicted
     return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
 
@@ -83,7 +85,7 @@ def metrics(
     for the classes that have images.
     """
     number = len(predictions.actual)
-    counts = confusion_counts(predictions, len(classes))
+    counts = confusion_counts(predictions.actual, predictions.predicted, len(classes))
     hits, actual, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
     f1 = 2 * hits / np.maximum(actual + predicted, 1)
     gaps = sum(b.images * abs(b.confidence - b.accuracy) for b in calibration)

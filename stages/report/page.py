@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from stages.report.model_card import sections
 from stages.report.page_data import PageData, percent
-
-__all__ = ["PageData", "render"]
+from stages.report.svg import box_means
 
 ASSETS = Path(__file__).parent / "page_assets"
 SCRIPTS = (  # in their order in the page
@@ -189,7 +188,7 @@ def _run(data: PageData) -> dict[str, Any]:
     """All the data that the scripts get."""
     held = _held(data)
     box = _box(data.image_shape)
-    pictures = data.images[held.tests] if box == 1 else reduced(data.images[held.tests], box)
+    pictures = reduced(data.images[held.tests], box)
     counts = data.confusion_counts
     classes = list(data.classes)
     run: dict[str, Any] = {
@@ -330,13 +329,7 @@ def _per_class(counts: NDArray[np.int64]) -> list[list[Any]]:
 
 def reduced(images: NDArray[np.uint8], box: int) -> NDArray[np.uint8]:
     """Images whose pixels are the means of boxes of `box` x `box` pixels, fewer at the edges."""
-    height, width = images.shape[2:]
-    rows, columns = np.arange(0, height, box), np.arange(0, width, box)
-    counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
-    sums = np.add.reduceat(images, rows, axis=2, dtype=np.float64)
-    means = np.add.reduceat(sums, columns, axis=3) / counts
-    rounded: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
-    return rounded
+    return np.rint(box_means(images, box)).astype(np.uint8)
 
 
 def _can_be_drawn(shape: tuple[int, int, int]) -> bool:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.report.metrics import confusion_counts
+
 SECTIONS = ("download", "tensorize", "train", "evaluate")  # of params, in the pipeline's order
 
 
@@ -53,9 +55,7 @@ class PageData:
     @property
     def confusion_counts(self) -> NDArray[np.int64]:
         """Images by actual and predicted class, (K, K)."""
-        k = len(self.classes)
-        pairs = self.actual * k + self.predicted
-        return np.bincount(pairs, minlength=k * k).reshape(k, k)
+        return confusion_counts(self.actual, self.predicted, len(self.classes))
 
     @property
     def rows_of_params(self) -> list[tuple[str, list[tuple[str, str]]]]:

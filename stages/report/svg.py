@@ -35,7 +35,12 @@ def fitted(images: Numbers) -> NDArray[np.float64]:
     and lower edges may hold fewer. Sums of uint8 are exact, and so the same everywhere.
     """
     number, _, height, width = images.shape
-    box = -(-max(height, width) // min(SIDE, isqrt(PIXELS // max(1, number))))
+    return box_means(images, -(-max(height, width) // min(SIDE, isqrt(PIXELS // max(1, number)))))
+
+
+def box_means(images: Numbers, box: int) -> NDArray[np.float64]:
+    """(N, C, H, W) numbers -> (N, C, h, w) float64: the means of square boxes of `box` pixels."""
+    height, width = images.shape[2:]
     rows, columns = np.arange(0, height, box), np.arange(0, width, box)
     counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
     sums = np.add.reduceat(images, rows, axis=2, dtype=np.float64)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from stages.report.confusion_matrix import Confusion, confusions, matrix_figure
-from stages.report.metrics import Predictions, confusion_counts
+from stages.report.metrics import confusion_counts
 from tests.report.drawn import SVG, pictures
 
 
@@ -19,7 +19,7 @@ def random_counts(k: int) -> NDArray[np.int64]:
 
 def test_confusion_counts_equal_those_of_scikit_learn() -> None:
     actual, predicted = np.random.default_rng(0).integers(0, 6, (2, 300))
-    counts = confusion_counts(Predictions(actual, predicted, actual * 1.0, actual * 1.0), k=7)
+    counts = confusion_counts(actual, predicted, k=7)
     assert np.array_equal(counts, confusion_matrix(actual, predicted, labels=range(7)))
 
 

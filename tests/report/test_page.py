@@ -14,12 +14,12 @@ from stages.report.page import (
     ASSETS,
     FILES,
     PICTURE_BYTES,
-    PageData,
     losses,
     manner_of,
     reduced,
     render,
 )
+from stages.report.page_data import PageData
 from tests.report.runs import HOSTILE, Array, a_run, blocks, handwriting
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from stages.images.features import deskew, gradient_features
 from stages.images.preprocessing import Preprocessing
-from stages.report.page import PageData, losses, render
+from stages.report.page import losses, render
+from stages.report.page_data import PageData
 from tests.images.test_features import SIZES, extremes, random_images
 from tests.report.runs import HOSTILE, STROKES, Array, a_run, blocks, handwriting
 
