@@ -1,7 +1,9 @@
 """InputSpec: what a picture becomes before the model sees it. Splits and models carry it."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from stages.formats.metadata import record
 
 FITS = ("crop", "pad")
 FEATURES = ("pixels", "gradients")
@@ -54,9 +56,4 @@ class InputSpec:
     @classmethod
     def from_json(cls, about: Any) -> "InputSpec":
         """Read what `to_json` returned; raises ValueError if `about` is anything else."""
-        keys = [field.name for field in fields(cls)]
-        if not isinstance(about, dict) or sorted(about) != sorted(keys):
-            raise ValueError(
-                f"input: found {about!r:.200}; expected an object with the keys {', '.join(keys)}"
-            )
-        return cls(**about)
+        return record(cls, "input", about)

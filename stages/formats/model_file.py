@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from stages.base.whole_files import write_bytes
 from stages.formats.input_spec import InputSpec
-from stages.formats.metadata import class_names, metadata
+from stages.formats.metadata import class_names, metadata, valid
 
 DTYPES = {"bias": "F32", "weight": "F32"}  # as safetensors writes them
 
@@ -108,9 +108,7 @@ class Model:
 
         Raises FileNotFoundError, or ValueError if the file is not a valid model.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `dvc repro train` makes it")
-        try:
+        with valid(path, "model", "train"):
             with safe_open(path, framework="np") as file:
                 about = metadata(file, "model", {"classes", "input", "params"})
                 found = {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
@@ -124,9 +122,3 @@ class Model:
                 InputSpec.from_json(about["input"]),
                 about["params"],
             )
-        except (SafetensorError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{path}: not a model of this pipeline ({reason}); `dvc repro -f -s train`"
-                " regenerates it"
-            ) from None

@@ -1,8 +1,10 @@
 """Origin: where the images of a test split come from, for the report on a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from stages.formats.metadata import record
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,7 @@ class Origin:
     @classmethod
     def from_json(cls, about: Any) -> "Origin":
         """Read what `to_json` returned; raises ValueError if `about` is anything else."""
-        keys = [entry.name for entry in fields(cls)]
-        if not isinstance(about, dict) or sorted(about) != sorted(keys):
-            raise ValueError(
-                f"origin: found {about!r:.200}; expected an object with the keys {', '.join(keys)}"
-            )
-        return cls(**about)
+        return record(cls, "origin", about)
 
 
 UNKNOWN = Origin()

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from stages.base.whole_files import whole_file
 from stages.formats.input_spec import InputSpec
-from stages.formats.metadata import class_names, metadata
+from stages.formats.metadata import class_names, metadata, valid
 from stages.formats.origin import UNKNOWN, Origin
 
 Images = NDArray[np.uint8]  # (N, C, H, W)
@@ -130,9 +130,7 @@ class Split:
 
         Raises FileNotFoundError, or ValueError if the file is not a valid split.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `dvc repro tensorize` makes it")
-        try:
+        with valid(path, "split", "tensorize"):
             with safe_open(path, framework="np") as file:  # checks the file
                 about = metadata(file, "split", {"classes", "input", "origin"})
             arrays = _mapped(path)
@@ -145,12 +143,6 @@ class Split:
                 arrays.get("images"),
                 Origin.from_json(about["origin"]),
             )
-        except (SafetensorError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{path}: not a split of this pipeline ({reason}); `dvc repro -f -s tensorize`"
-                " regenerates it"
-            ) from None
 
 
 def _expect(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...]) -> None:
