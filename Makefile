@@ -25,7 +25,7 @@ bench: install  ## compare with the tutorial's loop and scikit-learn, in one run
 
 lock: install  ## pin versions and hashes for all platforms; keep the pins that pyproject.toml still allows
 	. .venv/bin/activate && UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal \
-		--python-version 3.11 --generate-hashes --extra dev \
+		--python-version 3.11 --generate-hashes --extra pipeline --extra s3 --extra dev \
 		--output-file requirements.lock pyproject.toml
 
 install:
