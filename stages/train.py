@@ -21,7 +21,7 @@ from typer import Option
 
 from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
-from stages.base.whole_files import write_text
+from stages.base.whole_files import whole_files
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
@@ -116,10 +116,12 @@ def train(
                 if checkpoint.due and step.iteration < params.iterations:
                     checkpoint.keep(State(step.iteration, step.tensors, history.state))
     if processes.first:
-        published(step, split, params).save(model_path)
         names = [field.name for field in fields(Row)]
-        write_text(history_path, csv_text(names, map(astuple, history.rows)))
-        write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
+        with whole_files() as outputs:
+            model = published(step, split, params)
+            outputs.part(model_path).write_bytes(model.serialized())
+            outputs.write_text(history_path, csv_text(names, map(astuple, history.rows)))
+            outputs.write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
         warn_of_gap(history.rows[-1])
         checkpoint.remove()
 
