@@ -1,7 +1,7 @@
 # `make repro` and `make test` work on a machine that has only Python, git and make.
 PYTHON ?= python3
 
-.PHONY: repro gate verify test check lock bench clean install
+.PHONY: repro gate verify test check lock plots-page bench clean install
 
 repro: install  ## run the stages whose inputs have changed
 	. .venv/bin/activate && dvc repro
@@ -27,6 +27,9 @@ lock: install  ## pin versions and hashes for all platforms; keep the pins that 
 	. .venv/bin/activate && UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --extra pipeline --extra s3 --extra dev \
 		--output-file requirements.lock pyproject.toml
+
+plots-page: install  ## inline the locked release of Vega into the page that `dvc plots show` makes
+	. .venv/bin/activate && python -m scripts.plots_page
 
 install:
 	@cmp -s requirements.lock .venv/installed.lock || { \
