@@ -10,6 +10,7 @@ import vl_convert
 
 TEMPLATE = Path(__file__).parent.parent / ".dvc/plots/page.html"
 VEGA_LITE = "5.21"  # DVC's plots are written for version 5
+GLOBAL = "window.vegaEmbed = vegaEmbed;"  # the function that they call
 
 # DVC replaces {refresh_tag} and {plot_divs}. It would put its own scripts in place of {scripts}.
 HEAD = """\
@@ -36,7 +37,7 @@ BODY = """\
 
 def plots_page() -> str:
     """The template."""
-    return f"{HEAD}{vl_convert.javascript_bundle(None, VEGA_LITE)}{BODY}"
+    return f"{HEAD}{vl_convert.javascript_bundle(GLOBAL, VEGA_LITE)}{BODY}"
 
 
 if __name__ == "__main__":
