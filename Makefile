@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate verify test check lock bench clean clean-data install
+.PHONY: help repro gate verify test check lock plots-page bench clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -38,6 +38,9 @@ lock: install  ## pin versions and hashes for all platforms; keep the pins that 
 	$(ACTIVATE) && UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --extra pipeline --extra s3 --extra dev \
 		--output-file requirements.lock pyproject.toml
+
+plots-page: install  ## inline the locked release of Vega into the page that `dvc plots show` makes
+	$(ACTIVATE) && python -m scripts.plots_page
 
 # Without CUDA, torch and torchvision have other files and other hashes, in an index of their own:
 # their versions are those of the lock, and the packages with CUDA's libraries are left out.

@@ -1,12 +1,16 @@
-"""Made-up images, and a web server of the tests' own."""
+"""Made-up images, a web server of the tests' own, and a browser."""
 
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +24,17 @@ settings.load_profile("busy machine")
 # What a shell runs in its background ignores SIGINT, and so would the stages that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+OFFLINE = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -95,3 +110,18 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
             time.sleep(0.02)
     except ConnectionError:
         pass  # the client hung up, as it should
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if find_spec("playwright") is None or CHROMIUM is None:
+        reason = "no Chromium to open the page in: apt install chromium, pip install playwright"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
+        yield running
+        running.close()

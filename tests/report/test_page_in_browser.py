@@ -2,11 +2,8 @@
 
 import base64
 import io
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +18,7 @@ from stages.report.page_data import PageData
 from tests.images.test_features import SIZES, extremes, random_images
 from tests.report.runs import HOSTILE, STROKES, Array, a_run, blocks, handwriting
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-OFFLINE = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DIGITS = [str(k) for k in range(10)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if find_spec("playwright") is None or CHROMIUM is None:
-        reason = "no Chromium to open the page in: apt install chromium, pip install playwright"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
-        yield running
-        running.close()
 
 
 Opener = Callable[..., Any]
