@@ -1,4 +1,4 @@
-"""Made-up images, and a web server of the tests' own."""
+"""Made-up images, a web server of the tests' own, and what the repository's results are about."""
 
 import signal
 import time
@@ -10,6 +10,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import settings
 
 from stages.formats.split_file import Split
@@ -21,6 +22,22 @@ settings.load_profile("busy machine")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def about_mnist() -> None:
+    """Skip the test in a fork: there, params.yaml, dvc.lock and data/ are about something else.
+
+    Whatever reads one of these in ROOT needs this fixture; all other tests have params and results
+    of their own.
+    """
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    dataset = params["download"]["dataset"]
+    if dataset == "MNIST":
+        lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
+        dataset = lock["stages"]["download"]["params"]["params.yaml"]["download"]["dataset"]
+    if dataset != "MNIST":
+        pytest.skip(f"the committed params and results are about {dataset}, not MNIST")
 
 
 @pytest.fixture
