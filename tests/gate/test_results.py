@@ -51,6 +51,7 @@ def test_a_metric_that_is_off_in_its_last_digit_is_refused(name: str, step: floa
         bad.check_agreement("table")
 
 
+@pytest.mark.usefixtures("about_mnist")
 def test_the_committed_metrics_follow_from_the_committed_predictions() -> None:
     table, measured = (
         (ROOT / "data" / name).read_bytes() for name in ("predictions.csv", "metrics.json")

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from stages.gate.rules import Rules
+from tests.conftest import ROOT
 
 ACCURACY: dict[str, Any] = {"better": "higher", "tolerance": 0.001, "floor": 0.9, "alpha": 0.05}
 
@@ -15,8 +16,9 @@ def load(tmp_path: Path, gate: object) -> Rules:
     return Rules.load(path, "gate")
 
 
+@pytest.mark.usefixtures("about_mnist")
 def test_the_projects_own_rules_are_valid() -> None:
-    assert "accuracy" in Rules.load(Path("params.yaml"), "gate").by_metric
+    assert "accuracy" in Rules.load(ROOT / "params.yaml", "gate").by_metric
 
 
 def test_rules_keep_the_order_of_the_file(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline.test_mnist import dataset_of_the_repository
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -31,9 +30,8 @@ def test_no_placeholder_is_left_in_the_docs(doc: Path) -> None:
     assert not re.search(r"@[A-Z]+@", doc.read_text(encoding="utf-8"))
 
 
+@pytest.mark.usefixtures("about_mnist")
 def test_the_readmes_first_figures_are_the_committed_metrics() -> None:
-    if (datasets := dataset_of_the_repository()) != {"MNIST"}:
-        pytest.skip(f"the README is about MNIST, params.yaml and dvc.lock about {datasets}")
     metrics = json.loads((ROOT / "data/metrics.json").read_text(encoding="utf-8"))
     accuracy, errors = f"{metrics['accuracy']:.2%}".replace("%", " %"), metrics["errors"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.formats.split_file import Split
 from stages.training.processes import ALONE, Processes, processes_asked_for, use_threads
-from tests.conftest import ROOT
+from tests.pipelines import PARAMS
 from tests.training.runs import finish, start
 
 Make = Callable[..., Split]
@@ -67,7 +67,7 @@ def train(tmp_path: Path, make_images: Make) -> Train:
     make_images(n=50).save(tmp_path / "split")
 
     def run(model: str, processes: str, batch_size: int = 7) -> tuple[int, str, str]:
-        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        params = yaml.safe_load(PARAMS.read_text())
         params["train"] |= {"iterations": 40, "eval_every": 20, "batch_size": batch_size}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         paths = {"params": "params.yaml", "train": "split", "validation": "split"}
