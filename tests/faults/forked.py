@@ -60,7 +60,7 @@ def become(shim: ctypes.CDLL, job: dict[str, Any], *files: IO[bytes]) -> NoRetur
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else stop.code is not None
-    except BaseException:  # noqa: BLE001  # as the interpreter does
+    except BaseException:  # as the interpreter does
         traceback.print_exc()
     try:
         sys.stdout.flush()
