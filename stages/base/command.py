@@ -8,9 +8,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import typer
 
@@ -36,14 +35,14 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
             _report("interrupted: no file was left half-written")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            _discard_output()
+            _discard(sys.stdout)
             raise typer.Exit(128 + signal.SIGPIPE) from None
         except (OSError, ValueError) as error:
             _report(f"error: {message(error)}")
             try:
                 sys.stdout.flush()
             except OSError:  # the error is that of the output, as when the disk is full
-                _discard_output()
+                _discard(sys.stdout)
             raise typer.Exit(2) from None
 
     _open_closed_streams()
@@ -72,8 +71,10 @@ def _cut(text: str, length: int) -> str:
 
 
 def _report(line: str) -> None:
-    with suppress(OSError):  # it cannot be written: the exit code says it
+    try:
         print(line, file=sys.stderr)
+    except OSError:  # the exit code says it
+        _discard(sys.stderr)
 
 
 def _open_closed_streams() -> None:
@@ -92,9 +93,9 @@ def _open_closed_streams() -> None:
             os.set_inheritable(number, True)  # also by the processes that this one starts
 
 
-def _discard_output() -> None:
+def _discard(stream: TextIO) -> None:
     """Let what is buffered go nowhere: else the interpreter fails to write it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
