@@ -37,9 +37,10 @@ from stages.training.loop import (
     relative_noise,
 )
 from stages.training.processes import (
-    become_torchrun,
+    errors_told_to_torchrun,
     joined_processes,
     processes_asked_for,
+    run_processes,
     under_torchrun,
     use_threads,
 )
@@ -173,8 +174,10 @@ def main(
     loaded = TrainParams.load(params, "train")
     if (count := processes_asked_for()) > 1 and not under_torchrun():
         read_splits(train_split, validation)  # reports bad input once, not once per process
-        become_torchrun("stages.train", count)
-    train(loaded, train_split, validation, model, history, metrics)
+        run_processes("stages.train", count)
+        return
+    with errors_told_to_torchrun():
+        train(loaded, train_split, validation, model, history, metrics)
 
 
 if __name__ == "__main__":

@@ -81,9 +81,15 @@ class Forked:
         fault: an error number; or, below 0, a signal's. A command without outputs has operations on
         its standard streams.
         """
-        job = {"module": command.module, "arguments": command.arguments, "folder": str(folder)}
-        job |= {"at": at, "fault": fault, "streams": not command.outputs}
-        job |= {"checkpoints": command.checkpoints}
+        job = {
+            "module": command.module,
+            "arguments": command.arguments,
+            "folder": str(folder),
+            "at": at,
+            "fault": fault,
+            "streams": not command.outputs,
+            "checkpoints": command.checkpoints,
+        }
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.write(json.dumps(job) + "\n")
