@@ -4,6 +4,9 @@ PYTHON ?= python3
 .PHONY: repro gate verify test check lock bench clean install
 
 repro: install  ## run the stages whose inputs have changed
+	@git -c core.quotePath=off ls-files '*.dvc' | while IFS= read -r file; do \
+		[ -e "$${file%.dvc}" ] || { echo "error: $${file%.dvc} is not here, though $$file records it;" \
+			'`dvc pull` fetches it if a remote has it (docs/remotes.md)' >&2; exit 2; }; done
 	. .venv/bin/activate && dvc repro
 	@echo 'To go on: . .venv/bin/activate, then dvc metrics show; data/report.html shows the run.'
 
