@@ -13,6 +13,9 @@ help:  ## print this list
 		printf '  make %-12s %s\n' "$$target" "$$text"; done
 
 repro: install  ## run the stages whose inputs have changed
+	@git -c core.quotePath=off ls-files '*.dvc' | while IFS= read -r file; do \
+		[ -e "$${file%.dvc}" ] || { echo "error: $${file%.dvc} is not here, though $$file records it;" \
+			'`dvc pull` fetches it if a remote has it (docs/remotes.md)' >&2; exit 2; }; done
 	$(ACTIVATE) && dvc repro --quiet
 	@printf '\nTo go on:\n  . .venv/bin/activate\n  dvc metrics show\n  python -m webbrowser data/report.html\n'
 

@@ -49,6 +49,8 @@ class DownloadParams(Params):
             )
         if dataset in TORCHVISION_DATASETS or _exists(_path(dataset)):
             return dataset
+        if _exists(_path(f"{dataset}.dvc")):
+            raise ValueError(f"pictures that are here: `dvc pull {dataset}.dvc` fetches them")
         similar = ", ".join(similar_names(dataset))
         raise ValueError(
             "a data set's name (`python -m stages.download --list`), or the path of a folder, zip"
