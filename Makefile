@@ -1,7 +1,7 @@
 # `make repro` and `make test` work on a machine that has only Python, git and make.
 PYTHON ?= python3
 
-.PHONY: repro gate verify test check lock bench clean install
+.PHONY: repro gate experiments verify test check lock bench clean install
 
 repro: install  ## run the stages whose inputs have changed
 	. .venv/bin/activate && dvc repro
@@ -9,6 +9,9 @@ repro: install  ## run the stages whose inputs have changed
 
 gate: install  ## have the metrics regressed since the remote's main branch?
 	. .venv/bin/activate && python -m stages.gate
+
+experiments: install  ## which params of DVC's experiments are best on the validation images?
+	. .venv/bin/activate && python -m stages.gate.best
 
 verify: install  ## does this machine reproduce the committed results, in twenty environments?
 	. .venv/bin/activate && python -m stages.verify
