@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate verify test check lock plots-page bench clean clean-data install
+.PHONY: help repro gate experiments verify test check lock plots-page bench clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -21,6 +21,9 @@ repro: install  ## run the stages whose inputs have changed
 
 gate: install  ## have the metrics regressed since the remote's main branch?
 	$(ACTIVATE) && python -m stages.gate
+
+experiments: install  ## which params of DVC's experiments are best on the validation images?
+	$(ACTIVATE) && python -m stages.gate.best
 
 verify: install  ## does this machine reproduce the committed results, in twenty environments?
 	$(ACTIVATE) && python -m stages.verify

@@ -122,17 +122,22 @@ def train(
             model = published(step, split, params)
             outputs.part(model_path).write_bytes(model.serialized())
             outputs.write_text(history_path, csv_text(names, map(astuple, history.rows)))
-            outputs.write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
+            measured = validation_metrics(history.rows[-1], len(validation))
+            outputs.write_text(metrics_path, json_text(measured))
         warn_of_gap(history.rows[-1])
         checkpoint.remove()
 
 
-def validation_metrics(row: Row) -> dict[str, float]:
-    """The last row of history, for choosing params; without a validation split, only its loss."""
+def validation_metrics(row: Row, images: int) -> dict[str, float]:
+    """The last row of history, for choosing params; without a validation split, only its loss.
+
+    images: in the validation split, on which the standard error of the choice depends.
+    """
     values = {
         "training_loss": row.training_loss,
         "validation_accuracy": row.validation_accuracy,
         "validation_cross_entropy": row.validation_loss,
+        "validation_images": images or None,
     }
     return {name: round(value, 6) for name, value in values.items() if value is not None}
 

@@ -34,7 +34,7 @@ class Report:
             return f"FAILED against {self.base.name}: {'; '.join(map(_reason, failed))}."
         if self.verdict.images is None:
             note = "; ".join(self.verdict.notes)
-            return f"PASSED against {self.base.name}: every metric is within its limit; {note}."
+            return f"PASSED against {self.base.name}: {note}."
         if all(judged.outcome == "same" for judged in self.verdict.metrics):
             return f"PASSED against {self.base.name}: every metric is the same."
         accepted = [j.metric for j in self.verdict.metrics if j.outcome == "worse, accepted"]
@@ -53,7 +53,7 @@ class Report:
     def remarks(self) -> list[str]:
         """What else a reader must know, one line each."""
         altered = [f"the rules have changed: {_change(change)}" for change in self.changes.rules]
-        return [*self.verdict.notes, *altered]
+        return [*self.verdict.notes, *self.verdict.warnings, *altered]
 
     @property
     def images(self) -> list[str]:
@@ -160,8 +160,8 @@ def columns(
             cell.rjust(width) if index in right else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        failed = row[-1].startswith(FAILURES)
-        lines.append("  ".join([*cells[:-1], typer.style(row[-1], fg="red" if failed else None)]))
+        last = typer.style(row[-1], fg="red") if row[-1].startswith(FAILURES) else row[-1]
+        lines.append("  ".join([*cells[:-1], last]).rstrip())
     return lines
 
 
@@ -177,7 +177,7 @@ def _row(judged: MetricVerdict) -> tuple[str, ...]:
         "-" if judged.base is None else f"{judged.base:.6f}",
         f"{judged.now:.6f}",
         "-" if judged.change is None else f"{judged.change:+.6f}",
-        f"{test.interval[0]:+.6f} to {test.interval[1]:+.6f}" if test else "-",
+        f"{test.interval[0]:+.6f} to {test.interval[1]:+.6f}" if test and test.interval else "-",
         p_text(test.p_value) if test else "-",
         _verdict(judged),
     )
@@ -188,7 +188,7 @@ def _verdict(judged: MetricVerdict) -> str:
     if judged.outcome == "BEYOND ITS LIMIT":
         return f"{judged.outcome} {rule.limit:g}"
     if judged.outcome == "worse, within tolerance":
-        return f"{judged.outcome} {rule.tolerance:g}"
+        return f"{judged.outcome} {judged.tolerance:.3g}"
     return judged.outcome
 
 
@@ -225,11 +225,13 @@ def _judged(judged: MetricVerdict) -> dict[str, Any]:
         "base": judged.base,
         "now": judged.now,
         "change": judged.change,
-        "interval": list(test.interval) if test else None,
+        "interval": list(test.interval) if test and test.interval else None,
         "p": test.p_value if test else None,
         "verdict": judged.outcome.lower(),
         "failed": judged.failed,
-        "rule": rule.model_dump(exclude_none=True) | {"alpha": rule.alpha},
+        "tolerance": judged.tolerance,
+        "rule": rule.model_dump(exclude_none=True)
+        | {"alpha": rule.alpha, "tolerance": "auto" if rule.tolerance is None else rule.tolerance},
     }
 
 

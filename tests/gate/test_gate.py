@@ -46,11 +46,12 @@ def run_gate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """The exit code, standard output and standard error of the gate with such arguments."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def gated(*arguments: str, params_diff: bool = False) -> tuple[int, str, str]:
+    def gated(*arguments: str, ask_dvc: bool = False) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gate", *arguments])
         with monkeypatch.context() as patch:
-            if not params_diff:  # `dvc params diff` takes a second
+            if not ask_dvc:  # its commands take a second each
                 patch.setattr(gate, "what_changed", lambda _: Changes([], [], [], []))
+                patch.setattr(gate, "modified_data", list)
             with pytest.raises(SystemExit) as ended:
                 run(gate.main, Rule)
         out, err = capsys.readouterr()
@@ -81,7 +82,7 @@ def test_the_gate_fails_a_regression_and_names_what_changed(
 ) -> None:
     repository.params(RULES, iterations=300)
     repository.measure(range(40), model="2")
-    code, out, _ = run_gate(params_diff=True)
+    code, out, _ = run_gate(ask_dvc=True)
     assert code == 1
     assert out.startswith("FAILED against the merge base with origin/main (")
     assert "accuracy is worse, 0.950000 -> 0.800000, p = 1.9e-09" in out
@@ -93,9 +94,9 @@ def test_the_gate_fails_a_regression_and_names_what_changed(
 
 def test_a_lock_that_dvc_cannot_read_is_an_error(repository: Repository, run_gate: Gate) -> None:
     repository.write("dvc.lock", repository.read("dvc.lock").replace("size: 1", "size: one"))
-    code, out, err = run_gate(params_diff=True)
+    code, out, err = run_gate(ask_dvc=True)
     assert (code, out) == (2, "")
-    assert err.startswith("error: dvc params diff: ")
+    assert err.startswith("error: dvc data status: ")
     assert err.count("\n") == 1
 
 
@@ -103,7 +104,7 @@ def test_changed_code_and_rules_are_reported(repository: Repository, run_gate: G
     repository.params(RULES | {"accuracy": RULES["accuracy"] | {"tolerance": 0.9}})
     repository.write("train.py", "print('training better')\n")
     repository.lock()
-    code, out, _ = run_gate(params_diff=True)
+    code, out, _ = run_gate(ask_dvc=True)
     assert code == 0
     assert "the rules have changed: gate.accuracy.tolerance: 0.01 -> 0.9" in out
     assert "code train.py" in out
@@ -121,7 +122,7 @@ def test_a_changed_input_folder_is_reported_as_data(repository: Repository, run_
         repository.write("dvc.lock", text)
         if digit == "1":
             repository.commit()
-    code, out, err = run_gate("--base", "HEAD", params_diff=True)
+    code, out, err = run_gate("--base", "HEAD", ask_dvc=True)
     assert (code, err) == (0, "")
     assert "data pictures: 1111111 -> 2222222" in out
     assert "code" not in out
@@ -214,8 +215,8 @@ def test_an_accepted_regression_passes_until_the_base_has_recovered(
             "predictions.csv{}: line 12: found 'test/10,2,2,0.903933'; expected picture",
         ),
         (PREDICTIONS, "2,2,0.101000", '"2,2', "predictions.csv{}: not valid CSV: "),
-        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns picture,truth,"),
-        (PREDICTIONS, None, "", "predictions.csv{}: found the columns none; expected pic"),
+        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns 'picture,truth,"),
+        (PREDICTIONS, None, "", "predictions.csv{}: found the columns ''; expected pic"),
         (
             PREDICTIONS,
             None,
@@ -505,7 +506,7 @@ def test_the_markdown_and_json_reports_hold_the_comparison(
 ) -> None:
     repository.measure(range(40), model="2")
     page, data = tmp_path / "report.md", tmp_path / "report.json"
-    assert run_gate("--markdown", str(page), "--json", str(data), params_diff=True)[0] == 1
+    assert run_gate("--markdown", str(page), "--json", str(data), ask_dvc=True)[0] == 1
     report: dict[str, Any] = json.loads(data.read_text())
     assert report["verdict"] == "fail"
     assert report["base"] == repository.git("rev-parse", "main")
