@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate experiments verify test check lock plots-page bench clean clean-data install
+.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page bench clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -30,6 +30,12 @@ verify: install  ## does this machine reproduce the committed results, in twenty
 
 test: install  ## run all tests; for a quick loop: pytest -m 'not slow and not mnist'
 	$(ACTIVATE) && pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+fuzz: install  ## an hour of broken files for every reader; FUZZ_SECONDS=60 make fuzz for a minute
+	$(ACTIVATE) && FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} pytest tests/fuzz --capture=no --timeout=0
+
+faults: install  ## every file operation of every command fails or is the last; `make test` tries some
+	$(ACTIVATE) && FAULTS=all pytest tests/faults --numprocesses logical --maxprocesses 8 -rP
 
 check: install  ## lint, format, types and workflows
 	$(ACTIVATE) && ruff check && ruff format --check && mypy && \

@@ -34,11 +34,11 @@ class WholeFiles:
     def part(self, path: Path) -> Path:
         """Where to write the file that is to be at `path`; its parent folders are created.
 
-        Raises IsADirectoryError if a folder is there, ValueError if `path` has been given before.
+        Raises ValueError if anything but a file is there, or if `path` has been given before.
         """
         place = path.parent.resolve() / path.name
-        if place.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "Is a folder; expected a file", str(path))
+        if place.exists() and not place.is_file():
+            raise ValueError(f"{path}: found a folder, device or pipe; expected a file, or nothing")
         if place in self._parts:
             raise ValueError(f"{path}: found as the path of two outputs; expected one path each")
         self._parts[place] = self._scratches.enter_context(_scratch(place)) / "new"
@@ -112,11 +112,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     An older folder at `path`, or where the link `path` leads, stays until then, and for good if the
     block raises. Two processes may do this at once: each folder replaces the one before, whole.
     Where the system cannot exchange two folders in one step, one that is killed in between leaves
-    none at `path`; the next call restores it. Raises NotADirectoryError if a file is there.
+    none at `path`; the next call restores it. Raises ValueError if a file is there.
     """
     path = path.resolve()
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "Is a file; expected a folder", str(path))
+        raise ValueError(f"{path}: found a file; expected a folder, or nothing")
     with _scratch(path) as scratch:
         part = scratch / "new"
         part.mkdir()

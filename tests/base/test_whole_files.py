@@ -1,4 +1,5 @@
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -267,10 +268,16 @@ def test_one_path_for_two_outputs_is_refused(path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
-def test_a_file_does_not_replace_a_folder_nor_a_folder_a_file(path: Path, folder: Path) -> None:
-    with pytest.raises(IsADirectoryError), whole_file(folder):
+def test_a_file_does_not_replace_a_folder_or_a_pipe_nor_a_folder_a_file(
+    path: Path, folder: Path
+) -> None:
+    os.mkfifo(path.parent / "pipe")
+    with pytest.raises(ValueError, match="pipe: found .* device or pipe"):
+        write_bytes(path.parent / "pipe", b"new")
+    (path.parent / "pipe").unlink()
+    with pytest.raises(ValueError, match="found a folder"), whole_file(folder):
         pytest.fail("refused before anything is written")
-    with pytest.raises(NotADirectoryError), whole_folder(path):
+    with pytest.raises(ValueError, match="found a file"), whole_folder(path):
         pytest.fail("refused before anything is written")
     assert content_of(path.parent) == {"file": b"old", "folder/deep/file": b"old"}
 
