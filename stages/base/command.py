@@ -50,8 +50,13 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
 
 def _line(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.filename:  # the system's: omit its number
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+        return printable(f"{error.filename}: {error.strerror}")
+    return printable(str(error))
+
+
+def printable(text: str) -> str:
+    """`text` with `?` for control characters: names come from files that anyone may send."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:
