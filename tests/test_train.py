@@ -83,6 +83,8 @@ def test_train_publishes_the_last_row_as_metrics_for_choosing_params(
         }
     expected = {name: float(row[column]) for name, column in columns.items()}
     assert len(set(expected.values())) == len(columns)
+    if images:
+        expected["validation_images"] = images
     text = paths[4].read_text()
     assert json.loads(text) == expected
     assert text == json.dumps(expected, indent=2, sort_keys=True) + "\n"

@@ -61,8 +61,13 @@ def message(error: OSError | ValueError) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's: omit its number
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return _cut(re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _cut(word[0], MAX_WORD), line), MAX_LINE)
+    words = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _cut(word[0], MAX_WORD), printable(text))
+    return _cut(words, MAX_LINE)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: names come from files that anyone may send."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _cut(text: str, length: int) -> str:

@@ -16,6 +16,7 @@ from stages.base.params import parse_yaml
 from stages.gate.revisions import Revision
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+MAX_BYTES = 2**22  # of YAML, which is slow to read
 REMEDY = "run `dvc repro` and commit what it writes"
 
 
@@ -224,6 +225,8 @@ def _is_folder(md5: str | None) -> bool:
 def load_yaml(revision: Revision, path: str) -> Any:
     """The document at `path`, None if there is no file. Raises ValueError if it is not YAML."""
     content = revision.read(path)
+    if content is not None and len(content) > MAX_BYTES:
+        raise ValueError(f"{revision.where(path)}: found more than {MAX_BYTES:,} bytes of YAML")
     return None if content is None else parse_yaml(content, revision.where(path))
 
 
@@ -264,10 +267,22 @@ def _lookup(document: Any, key: str) -> Any:
     return document
 
 
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two values in YAML are the same; true is not 1, though Python says so."""
+def _equal(one: Any, other: Any, compared: set[tuple[int, int]] | None = None) -> bool:
+    """Whether two values in YAML are the same; true is not 1, though Python says so.
+
+    compared: the pairs met so far. Aliases in YAML can repeat a pair without end.
+    """
+    compared = set() if compared is None else compared
+    pair = (id(one), id(other))
+    if pair in compared:
+        return True
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+        compared.add(pair)
+        same_keys = one.keys() == other.keys()
+        return same_keys and all(_equal(one[key], other[key], compared) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        compared.add(pair)
+        return len(one) == len(other) and all(
+            _equal(*both, compared) for both in zip(one, other, strict=True)
+        )
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

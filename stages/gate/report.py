@@ -1,6 +1,7 @@
 """A verdict and what changed -> text for a terminal, Markdown for a pull request, or JSON."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import typer
 
+from stages.base.command import printable
 from stages.gate.changes import Change, Changes
 from stages.gate.revisions import Revision
 from stages.gate.verdict import FAILURES, MetricVerdict, Verdict
@@ -93,10 +95,17 @@ def changed_lines(changes: Changes) -> list[str]:
 def terminal(report: Report) -> str:
     """Text with ANSI colours, which `typer.echo` removes where there is no terminal."""
     failed = bool(report.verdict.failed)
-    lines = [typer.style(_clean(report.sentence), fg="red" if failed else "green", bold=True), ""]
+    lines = [
+        typer.style(printable(report.sentence), fg="red" if failed else "green", bold=True),
+        "",
+    ]
     lines += columns(HEADER, report.rows, NUMBERS)
     for title, entries in report.sections:
-        lines += ["", typer.style(title, bold=True), *(f"  {_clean(entry)}" for entry in entries)]
+        lines += [
+            "",
+            typer.style(title, bold=True),
+            *(f"  {printable(entry)}" for entry in entries),
+        ]
     return "\n".join(lines)
 
 
@@ -151,7 +160,7 @@ def columns(
     header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]
 ) -> list[str]:
     """A table as aligned lines, the columns in `numbers` to the right; failures in red."""
-    table = [[_clean(cell) for cell in row] for row in (header, *rows)]
+    table = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     right = set(numbers)
     lines = []
@@ -250,12 +259,8 @@ def _dumped(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
-def _clean(text: str) -> str:
-    """`text` without control characters: names come from files that anyone may send."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _escaped(text: str) -> str:
-    for special in "\\`*_[]|~":
-        text = text.replace(special, f"\\{special}")
-    return escape(_clean(text), quote=False)
+    """Text that GitHub shows as it is: no markup, no formula, no link, and nobody is mentioned."""
+    text = re.sub(r"[\\`*_\[\]|~$]", r"\\\g<0>", printable(text))
+    text = re.sub(r"[@#]|:(?=/)|www(?=\.)", "\\g<0>\N{WORD JOINER}", text)
+    return escape(text, quote=False)
