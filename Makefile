@@ -1,7 +1,7 @@
 # `make repro` and `make test` work on a machine that has only Python, git and make.
 PYTHON ?= python3
 
-.PHONY: repro gate verify test check lock plots-page bench clean install
+.PHONY: repro gate verify test check lock plots-page screenshots bench clean install
 
 repro: install  ## run the stages whose inputs have changed
 	. .venv/bin/activate && dvc repro
@@ -30,6 +30,9 @@ lock: install  ## pin versions and hashes for all platforms; keep the pins that 
 
 plots-page: install  ## inline the locked release of Vega into the page that `dvc plots show` makes
 	. .venv/bin/activate && python -m scripts.plots_page
+
+screenshots: install  ## take the README's pictures of data/report.html
+	. .venv/bin/activate && python -m scripts.screenshots
 
 install:
 	@cmp -s requirements.lock .venv/installed.lock || { \
