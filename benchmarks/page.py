@@ -8,6 +8,7 @@ measures stands the CPU time of the page's main thread, which a busy machine har
 import base64
 import csv
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -100,7 +101,7 @@ def rendering_time(folder: Path) -> float:
         seconds.append(perf_counter() - start)
         return html
 
-    with patch("stages.evaluate.render", timed):
+    with patch("stages.evaluate.render", timed), redirect_stdout(sys.stderr):
         evaluate(
             EvaluateParams.load(Path("params.yaml"), "evaluate"),
             DATA / "model.safetensors",

@@ -464,6 +464,8 @@ def test_in_print_the_results_stay_and_the_controls_go(opened: Opener, digits: P
         assert page.is_hidden(gone), gone
     for shown in ("#accuracy", "#prediction", "#evidence", "#matrix", "#curves", "#card-text"):
         assert page.is_visible(shown), shown
+    drawing, evidence = (page.locator(one).bounding_box() for one in ("#draw", "#evidence"))
+    assert drawing["x"] + drawing["width"] < evidence["x"], "side by side"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
