@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page bench clean clean-data install
+.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page screenshots bench clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -53,6 +53,9 @@ lock: install  ## pin versions and hashes for all platforms; keep the pins that 
 
 plots-page: install  ## inline the locked release of Vega into the page that `dvc plots show` makes
 	$(ACTIVATE) && python -m scripts.plots_page
+
+screenshots: install  ## take the README's pictures of data/report.html
+	$(ACTIVATE) && python -m scripts.screenshots
 
 # Without CUDA, torch and torchvision have other files and other hashes, in an index of their own:
 # their versions are those of the lock, and the packages with CUDA's libraries are left out.

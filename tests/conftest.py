@@ -1,13 +1,11 @@
 """Made-up images, a web server, a browser, and what the repository's results are about."""
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from scripts.chromium import MISSING, chromium
 from stages.formats.split_file import Split
 from tests.splits import pixel_split
 
@@ -25,17 +24,6 @@ settings.load_profile("busy machine")
 # What a shell runs in its background ignores SIGINT, and so would the stages that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-OFFLINE = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -131,14 +119,9 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if find_spec("playwright") is None or CHROMIUM is None:
-        reason = "no Chromium to open the page in: apt install chromium, pip install playwright"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
+    if MISSING and os.environ.get("CI"):
+        pytest.fail(MISSING)
+    if MISSING:
+        pytest.skip(MISSING)
+    with chromium() as running:
         yield running
-        running.close()

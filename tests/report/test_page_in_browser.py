@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
+from scripts.chromium import draw
 from stages.images.features import deskew, gradient_features
 from stages.images.preprocessing import Preprocessing
 from stages.report.page import losses, render
@@ -148,21 +149,6 @@ def test_probabilities_and_reasons_in_the_browser_equal_those_of_python(
     for which in (0, 1):  # the sum over the map, and the difference of the logits
         reasons = np.array([[reason[which] for reason in one[1:]] for one in found])
         assert reasons[certain] == pytest.approx(differences[certain], abs=1e-6)
-
-
-def draw(page: Any, path: Any, *, scale: float = 0.8) -> None:
-    """Draw a stroke with the mouse."""
-    page.locator("#draw").scroll_into_view_if_needed()
-    box = page.locator("#draw").bounding_box()
-    points = [
-        (box["x"] + (0.1 + scale * x) * box["width"], box["y"] + (0.1 + scale * y) * box["height"])
-        for x, y in path
-    ]
-    page.mouse.move(*points[0])
-    page.mouse.down()
-    for point in points[1:]:
-        page.mouse.move(*point, steps=2)
-    page.mouse.up()
 
 
 def bars(page: Any) -> list[str]:
@@ -478,6 +464,8 @@ def test_in_print_the_results_stay_and_the_controls_go(opened: Opener, digits: P
         assert page.is_hidden(gone), gone
     for shown in ("#accuracy", "#prediction", "#evidence", "#matrix", "#curves", "#card-text"):
         assert page.is_visible(shown), shown
+    drawing, evidence = (page.locator(one).bounding_box() for one in ("#draw", "#evidence"))
+    assert drawing["x"] + drawing["width"] < evidence["x"], "side by side"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

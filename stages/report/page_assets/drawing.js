@@ -45,7 +45,7 @@ class Field {
     event.preventDefault();
     this.canvas.focus({ preventScroll: true });
     if (this.shown && this.isUnchanged()) this.clear();
-    this.canvas.setPointerCapture?.(event.pointerId);
+    if (event.isTrusted) this.canvas.setPointerCapture(event.pointerId); // not if from a script
     this.pen = event.pointerId;
     this.strokes.push([]);
     this.draw(event);
