@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate verify test check lock bench clean clean-data install
+.PHONY: help repro pictures gate verify test check lock bench clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -15,6 +15,9 @@ help:  ## print this list
 repro: install  ## run the stages whose inputs have changed
 	$(ACTIVATE) && dvc repro --quiet
 	@printf '\nTo go on:\n  . .venv/bin/activate\n  dvc metrics show\n  python -m webbrowser data/report.html\n'
+
+pictures: install  ## a model of your own pictures: make pictures FROM=~/animals
+	$(ACTIVATE) && python -m stages.pictures "$$FROM" $(if $(DRY_RUN),--dry-run)
 
 gate: install  ## have the metrics regressed since the remote's main branch?
 	$(ACTIVATE) && python -m stages.gate
