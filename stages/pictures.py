@@ -199,8 +199,9 @@ def lift_limits(params: ParamsFile) -> list[str]:
         for key in ("floor", "ceiling", "accepted", "accepted_because"):
             rule.pop(key, None)
         for key, value in (("tolerance", "auto"), ("alpha", 0.05)):
-            rule[key] = value
-            rule.ca.items.pop(key, None)  # the comment is about another value
+            if rule.get(key) != value:
+                rule[key] = value
+                rule.ca.items.pop(key, None)  # the comment is about another value
     return ["gate without limits, tolerance auto"]
 
 
@@ -271,7 +272,9 @@ def report(metrics_path: Path, predictions_path: Path, page: str) -> None:
     )
     print(f"look at {page}, then:")
     print("  git add . && git commit -m 'A model of my pictures'")
-    print("  python -m stages.predict NEW_PICTURES    # and after a change: python -m stages.gate")
+    print(
+        "  python -m stages.predict NEW_PICTURES    # and after a change: python -m stages.gate --base HEAD"
+    )
 
 
 def main(

@@ -49,7 +49,7 @@ class ParamsFile:
         changed = []
         for name, value in values.items():
             section, key = name.split(".")
-            if (old := self.get(name)) != value or type(old) is not type(value):
+            if (old := self.get(name)) != value or isinstance(old, bool) != isinstance(value, bool):
                 self.section(section)[key] = value
                 changed.append(f"{name} {_plain(value)} (was {_plain(old)})")
         return changed
