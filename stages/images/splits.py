@@ -168,7 +168,7 @@ def find_duplicates(train: StoredImages, test: StoredImages | None) -> Duplicate
     pairs: tuple[list[tuple[str, str]], ...] = ([], [])
     for i in np.flatnonzero(repeated).tolist():
         j = int(first[np.searchsorted(values, of_test[i])])
-        pairs[test.labels[i] != train.labels[j]].append((test.names[i], train.names[j]))
+        pairs[int(test.labels[i] != train.labels[j])].append((test.names[i], train.names[j]))
     return Duplicates(what, *pairs)
 
 
