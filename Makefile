@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page screenshots bench clean clean-data install
+.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page screenshots pictures bench clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -18,6 +18,9 @@ repro: install  ## run the stages whose inputs have changed
 			'`dvc pull` fetches it if a remote has it (docs/remotes.md)' >&2; exit 2; }; done
 	$(ACTIVATE) && dvc repro --quiet
 	@printf '\nTo go on:\n  . .venv/bin/activate\n  dvc metrics show\n  python -m webbrowser data/report.html\n'
+
+pictures: install  ## a model of your own pictures: make pictures FROM=~/animals
+	$(ACTIVATE) && python -m stages.pictures "$$FROM" $(if $(DRY_RUN),--dry-run)
 
 gate: install  ## have the metrics regressed since the remote's main branch?
 	$(ACTIVATE) && python -m stages.gate

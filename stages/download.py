@@ -4,13 +4,14 @@ Out: a folder with the files, checked, and dataset.json, which says how to read 
 - {"format": "idx", "classes": [...]}: the four IDX files of a data set in `known_datasets`;
 - {"format": "torchvision", "class": ..., "train": {...}, "test": {...}}: the files that this class
   in torchvision.datasets reads, with its arguments for each split;
-- {"format": "pictures"}: the folders train/CLASS and perhaps test/CLASS.
+- {"format": "pictures", "folders": {"train": ...}}: the folders train/CLASS and perhaps test/CLASS,
+  and which of the user's folders each was.
 """
 
 import os
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import typer
@@ -85,9 +86,10 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
-            copy_pictures(source, part)
+            folders = copy_pictures(source, part)
+            shown = {split: str(PurePath(name, folder)) for split, folder in folders.items()}
             title = outer.name if outer.is_dir() else outer.name.partition(".")[0]
-            _describe(part, title, {"format": "pictures"})
+            _describe(part, title, {"folders": shown, "format": "pictures"})
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
@@ -120,6 +122,7 @@ def _check_replaceable(raw: Path) -> None:
 def _describe(folder: Path, name: str, description: Mapping[str, Any]) -> None:
     published = TORCHVISION_DATASETS.get(name)
     origin = {
+        "handwriting": published.handwriting if published else False,
         "licence": published.licence if published else None,
         "name": name,
         "source": published.source if published else None,
