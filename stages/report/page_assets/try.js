@@ -58,6 +58,7 @@ class Trial {
     find("hint")?.classList.add("off");
     find("prediction").textContent = "";
     find("prediction-note").textContent = note;
+    clearTimeout(this.announcement);
     this.bars.clear();
     this.seen = null;
     this.explain();
@@ -113,8 +114,8 @@ class Trial {
     this.other = test && test.actual !== likeliest ? test.actual : null;
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => this.explain());
-    clearTimeout(this.speech);
-    this.speech = setTimeout(() => {
+    clearTimeout(this.announcement);
+    this.announcement = setTimeout(() => {
       find("spoken").textContent = `${run.classes[likeliest]}, ${sure}${verdict}`;
     }, ANNOUNCE_AFTER);
   }
