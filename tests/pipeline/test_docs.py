@@ -36,4 +36,15 @@ def test_the_readmes_first_figures_are_the_committed_metrics() -> None:
     accuracy, errors = f"{metrics['accuracy']:.2%}".replace("%", " %"), metrics["errors"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"| {accuracy} | {errors} | `make repro` |" in text
-    assert f"makes {errors} errors" in text
+    assert f"{errors} errors in MNIST's" in text
+    summary = f"accuracy {metrics['accuracy']:.2%}, {errors} errors in {metrics['images']} images"
+    assert summary in text
+
+
+def test_the_readmes_verdicts_of_the_gate_are_those_of_its_worked_example() -> None:
+    readme, worked = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/gate.md")
+    )
+    verdicts = [line.split() for line in readme.splitlines() if line.startswith("accuracy  ")]
+    assert len(verdicts) == 2
+    assert all(verdict in map(str.split, worked.splitlines()) for verdict in verdicts)
