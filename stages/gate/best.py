@@ -101,7 +101,6 @@ def ranked(found: list[Candidate], metric: str, rule: Rule) -> list[tuple[str, .
     return [
         (
             candidate.revision.name,
-            str(candidate.revision.commit)[:7],
             _measured(candidate, order[0]),
             f"{candidate.test:.6f}",
             _verdict(candidate, order, metric, rule),
@@ -170,14 +169,14 @@ def _differences(candidate: Candidate, first: Candidate, names: Mapping[str, str
 
 def table(rows: list[tuple[str, ...]], first: str) -> list[str]:
     """Aligned lines; params that do not fit into WIDTH go on in the next line."""
-    header = ("experiment", "commit", "validation", "test", "on the test images", f"unlike {first}")
+    header = ("experiment", "validation", "test", "on the test images", f"unlike {first}")
     *fixed, _ = zip(header, *rows, strict=True)
     room = max(20, WIDTH - sum(max(map(len, column)) + 2 for column in fixed))
     wrapped = []
     for *cells, params in rows:
         start, *more = textwrap.wrap(params, room, break_on_hyphens=False) or [""]
-        wrapped += [(*cells, start), *(("", "", "", "", "", line) for line in more)]
-    return columns(header, wrapped, range(2, 4))
+        wrapped += [(*cells, start), *(("", "", "", "", line) for line in more)]
+    return columns(header, wrapped, range(1, 3))
 
 
 def main(

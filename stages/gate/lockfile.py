@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from stages.base.params import parse_yaml
 from stages.gate.revisions import Revision
@@ -21,7 +21,7 @@ REMEDY = "run `dvc repro` and commit what it writes"
 
 
 class _File(BaseModel):
-    path: str
+    path: str = Field(max_length=1024)
     md5: str | None = None
 
 
@@ -168,10 +168,8 @@ class Lockfile:
         ]
         if stale:
             more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
-            raise ValueError(
-                f"{self.revision.where(LOCK)} is out of date: {', '.join(stale[:3])}{more};"
-                f" {REMEDY}"
-            )
+            first = ", ".join(line[:200] for line in stale[:3])
+            raise ValueError(f"{self.revision.where(LOCK)} is out of date: {first}{more}; {REMEDY}")
 
     def _stale_commands(self) -> list[str]:
         stages = self.lock.stages

@@ -97,7 +97,7 @@ def named(revision: str) -> Revision:
     commit = commit_of(revision)
     if commit is None:
         remedy = UNSHALLOW if shallow else "`git fetch` gets those of the remote"
-        raise ValueError(f"no revision {revision!r} in this clone; {remedy}")
+        raise ValueError(f"no revision {revision[:100]!r} in this clone; {remedy}")
     return Revision(revision, commit)
 
 

@@ -62,9 +62,9 @@ def run_gate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return gated
 
 
-def refused(run_gate: Gate, *arguments: str) -> str:
+def refused(run_gate: Gate, *arguments: str, ask_dvc: bool = False) -> str:
     """The one line that the gate prints as it exits with 2."""
-    code, out, err = run_gate(*arguments)
+    code, out, err = run_gate(*arguments, ask_dvc=ask_dvc)
     assert (code, out) == (2, ""), err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -684,8 +684,9 @@ def test_a_repository_without_a_commit_has_nothing_to_compare(
     assert refused(run_gate).startswith("no commit here yet")
 
 
+@pytest.mark.usefixtures("repository")
 def test_a_test_set_too_small_for_its_rule_is_noted_in_every_report(
-    repository: Repository, run_gate: Gate, tmp_path: Path
+    run_gate: Gate, tmp_path: Path
 ) -> None:
     page, data = tmp_path / "report.md", tmp_path / "report.json"
     _, out, _ = run_gate("--markdown", str(page), "--json", str(data))
