@@ -31,7 +31,7 @@ SETTINGS = ("adamw:0.003", "adamw:0.007", "adamw:0.01", "adamw:0.014", "adamw:0.
 REFERENCE, *OTHERS = (
     e
     for e in ENVIRONMENTS
-    if str(e) in ("native-1-thread", "sse4.2-2-threads", "native-1-thread-2-processes")
+    if str(e) in ("native-1-thread", "sse4.2-1-thread", "native-1-thread-2-processes")
 )
 
 

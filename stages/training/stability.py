@@ -20,6 +20,7 @@ from stages.training.settings import TrainParams
 UNIT = 2.0**-52  # in the last place of a float64, relative
 LIMIT = 0.01  # weights expected to be published differently, beyond which a run is unstable
 SUSPECT = LIMIT / 10
+LARGEST_EXPONENT = 1.1  # of a stable run: 1 is in proportion to the steps
 FIRST_STEPS = 50  # 1.7 % of a default run
 SEARCH_STEPS = 1000
 HALVINGS = 10
@@ -46,12 +47,19 @@ def margin(step: Step, twin: Step) -> float:
 def exceeds(limit: float, early: float, late: float, factor: float) -> bool:
     """Whether a margin will exceed `limit`.
 
-    It was `early` after half as many steps as `late`, and is to be estimated after `factor` times
-    as many: a power law through both, late * factor ** log2(late / early), and at least `late`.
+    It was `early` after half as many steps as `late`, and is estimated after `factor` times as
+    many. Where it grows hardly faster than the steps, as it does at a stable learning rate, a power
+    law goes through both figures, and its exponent counts as 0 if it is negative; where it grows
+    faster, an exponential does.
     """
     if late == 0 or early == 0:
         return late > 0
-    return log(late) + max(0.0, log2(late / early)) * log(factor) > log(limit)
+    exponent = log2(late / early)
+    if exponent > LARGEST_EXPONENT:
+        growth = 2 * (factor - 1) * log(late / early)
+    else:
+        growth = max(0.0, exponent) * log(factor)
+    return log(late) + growth > log(limit)
 
 
 class Twin:
