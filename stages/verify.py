@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from typer import Argument
 
 from stages.base.command import run
-from stages.formats.model_file import steps
+from stages.formats.model_file import straddling
 from stages.gate.lockfile import Lockfile
 from stages.gate.revisions import Revision, git, named
 
@@ -164,15 +164,6 @@ def copy_tracked_data(dvc_file: Path, folder: Path) -> None:
                 f"{source} is not here, though {dvc_file} records it; `dvc pull` fetches it if a"
                 " remote has it"
             )
-
-
-def straddling(one: Weights, other: Weights) -> float:
-    """The expected number of weights that two runs publish differently.
-
-    Two float64 values a distance d apart lie on different sides of a rounding boundary with
-    probability d / s, where s is the step between published values. (N,), (N,) -> the sum.
-    """
-    return float((np.abs(one - other) / steps(one)).sum())
 
 
 def verify(head: Revision, environments: Mapping[str, Environment]) -> int:
