@@ -1,13 +1,14 @@
 """How a stage's function becomes a command: its help, its one-line errors, its exit codes."""
 
 import functools
-import inspect
 import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
+from inspect import getdoc, signature
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -50,8 +51,16 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Logs show each line as it is printed, and a name that is not Unicode raises no error.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    required = [p for p in signature(command).parameters.values() if p.default is p.empty]
+    if params and required and len(sys.argv) == 1:
+        stage = Path(sys.argv[0]).stem
+        _report(
+            f"error: found no options; expected those in dvc.yaml: `dvc repro {stage}` runs the stage"
+            f" with them, `dvc repro --dry --force --single-item {stage}` prints its command"
+        )
+        sys.exit(2)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    sections = [inspect.getdoc(command), _params_help(params) if params else None]
+    sections = [getdoc(command), _params_help(params) if params else None]
     app.command(help="\n\n".join(filter(None, sections)))(guarded)
     app()
 
