@@ -272,9 +272,7 @@ def report(metrics_path: Path, predictions_path: Path, page: str) -> None:
     )
     print(f"look at {page}, then:")
     print("  git add . && git commit -m 'A model of my pictures'")
-    print(
-        "  python -m stages.predict NEW_PICTURES    # and after a change: python -m stages.gate --base HEAD"
-    )
+    print("  python -m stages.predict NEW_PICTURES")
 
 
 def main(
