@@ -165,8 +165,7 @@ def tensorize(
             f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",
         )
         if automatic := [name for name in decided if getattr(params, name) == AUTO]:
-            values = (f"{name} {json.dumps(decided[name])}" for name in automatic)
-            print(f"auto: {', '.join(values)}")
+            print("auto:", ", ".join(f"{name} {json.dumps(decided[name])}" for name in automatic))
     if skipped:
         print(f"unreadable pictures left out: {len(skipped)}, listed in {skipped_path}")
 

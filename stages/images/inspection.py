@@ -35,16 +35,12 @@ class Inspection:
         more = f" and {len(counts) - NAMED_CLASSES} more" if len(counts) > NAMED_CLASSES else ""
         each = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
         size = " x ".join(map(str, self.found.size))
-        pictures = ", ".join(f"{name} ({reason})" for name, reason in self.broken[:NAMED])
-        etc = ", ..." if len(self.broken) > NAMED else ""
         whence = "held out of each class" if self.held_out else "from its folder test"
         return [
             f"classes: {len(counts)} of {each} pictures: {names}{more}",
             f"pictures: {self._sizes()}, {self._modes()}; the model sees {size} pixels in"
             f" {'colour' if self.found.has_colour else 'grey'}",
-            f"broken: {len(self.broken)}, left out: {pictures}{etc}"
-            if pictures
-            else "broken: none",
+            f"broken: {_named(self.broken) if self.broken else 'none'}",
             f"duplicates: {self.duplicates or 'none'}",
             f"to train on: {self.train:,} pictures; to test on: {self.test:,}, {whence}",
         ]
@@ -81,7 +77,17 @@ def inspect(
             train, tested = hold_out(train, test, f"test {seed}", dataset.key_of)
         else:
             tested = own_test
-        check_classes(dataset.classes or (), train.labels, tested.labels, train.labels)
+        try:
+            check_classes(dataset.classes or (), train.labels, tested.labels, train.labels)
+        except ValueError as error:
+            unreadable = f"; broken: {_named(broken)}" if broken else ""
+            raise ValueError(f"{error}{unreadable}") from None
         return Inspection(
             counts, found, broken, duplicates, len(train), len(tested), own_test is None
         )
+
+
+def _named(broken: list[Unreadable]) -> str:
+    """How many there are, and some of them."""
+    pictures = [f"{name} ({reason})" for name, reason in broken[:NAMED]]
+    return f"{len(broken)}, left out: " + ", ".join(pictures + ["..."] * (len(broken) > NAMED))

@@ -13,7 +13,7 @@ from stages.images.readers import Dataset
 from stages.images.stored_images import Indices, StoredImages
 
 NAMED = 3  # pictures in a message
-TENTH, MOST, TOO_FEW = 0.1, 5000, 20  # of the training images, for validation
+TENTH, MOST, TOO_FEW = 0.1, 5000.0, 20  # of the training images, for validation
 
 
 def automatic_validation(available: int) -> float:
@@ -22,7 +22,7 @@ def automatic_validation(available: int) -> float:
     A tenth, at most 5,000; none if that leaves fewer than 20, too few to choose params by.
     """
     if available < TOO_FEW / TENTH:
-        return 0
+        return 0.0
     return MOST if available > MOST / TENTH else TENTH
 
 
@@ -126,7 +126,8 @@ class Duplicates:
     """Pictures that are the same as others, pixel for pixel, once they have become images.
 
     Each pair is the repeated picture's name and that of the one it repeats: `same_class`, or
-    `other_class` where the two are of different classes.
+    `other_class` where the two are of different classes. `what` says of how many they are, and why
+    it matters.
     """
 
     what: str
@@ -139,15 +140,14 @@ class Duplicates:
     def __str__(self) -> str:
         """A sentence about each kind that there is."""
         sentences = []
-        if self.same_class:
-            pairs = (f"{name} (same as {first})" for name, first in self.same_class[:NAMED])
-            sentences.append(f"{len(self)} of {self.what}, such as {', '.join(pairs)}")
         if self.other_class:
-            pairs = (f"{name} and {first}" for name, first in self.other_class[:NAMED])
-            sentences.append(
-                f"{len(self.other_class)} of {self.what} of another class, such as"
-                f" {', '.join(pairs)}"
+            pairs = "; ".join(f"{name} and {first}" for name, first in self.other_class[:NAMED])
+            sentences.append(f"{len(self.other_class)} pictures stand in two classes: {pairs}")
+        if self.same_class:
+            pairs = ", ".join(
+                f"{name} (same as {first})" for name, first in self.same_class[:NAMED]
             )
+            sentences.append(f"{len(self.same_class)} of {self.what}, such as {pairs}")
         return "; ".join(sentences)
 
 
