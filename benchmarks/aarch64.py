@@ -1,7 +1,7 @@
 """Whether training and evaluation on 64-bit Arm, emulated, make the files that they make here.
 
 `python -m benchmarks.aarch64 FOLDER`, as root, in the root of the repository, after `dvc repro`.
-It needs Debian's packages debootstrap and qemu-user-static, and 1.5 GB in FOLDER. QEMU's user mode
+It needs Debian's packages debootstrap and qemu-user-static, and 1 GB in FOLDER. QEMU's user mode
 executes the instructions of the Arm libraries and rounds as IEEE 754 says: it shows what they
 compute, not how fast.
 """
