@@ -55,8 +55,8 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
     if params and required and len(sys.argv) == 1:
         stage = Path(sys.argv[0]).stem
         _report(
-            f"error: found no options; expected those in dvc.yaml: `dvc repro {stage}` runs the stage"
-            f" with them, `dvc repro --dry --force --single-item {stage}` prints its command"
+            f"error: found no options; expected those in dvc.yaml: `dvc repro {stage}` runs it"
+            f" with them, `dvc repro --dry --force --single-item {stage}` prints the command"
         )
         sys.exit(2)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
