@@ -22,14 +22,16 @@ SPLITS = ("train", "test")
 MAX_NAMED = 3  # files that a message names
 
 
-def copy_pictures(source: Path, raw: Path) -> None:
+def copy_pictures(
+    source: Path, raw: Path, place: Callable[[Path, Path], Any] = shutil.copyfile
+) -> None:
     """Put the pictures of the folder or archive `source` into `raw`/train and `raw`/test.
 
-    Links are followed. Raises ValueError if `source` has another layout than expected, or is an
-    archive that `unpack` refuses.
+    `place` copies or moves a file of a folder: place(from, to). Links are followed. Raises
+    ValueError if `source` has another layout than expected, or is an archive that `unpack` refuses.
     """
     if source.is_dir():
-        _place(source, source, raw, shutil.copyfile)
+        _place(source, source, raw, place)
     elif source.is_file() and is_archive(source):
         with tempfile.TemporaryDirectory(prefix=".unpacked.", suffix=".part", dir=raw) as scratch:
             unpack(source, Path(scratch))
@@ -42,28 +44,38 @@ def _place(source: Path, folder: Path, raw: Path, place: Callable[[Path, Path], 
     """Check the layout of `folder`, which is `source` or unpacked from it, then fill `raw`."""
     try:
         others = pictures_in(folder)[1]
-        splits = _splits(_innermost(folder))
-        classes = {split: _classes(top, folder) for split, top in splits.items()}
-        _check_same_classes(classes)
-        origins = {
-            f"{split}/{path}": splits[split] / path
-            for split, pictures in classes.items()
-            for paths in pictures.values()
-            for path in paths
-        }
-        check_names(origins)
+        splits = pictures_by_split(folder)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    for path, origin in tqdm(origins.items(), desc=str(source), disable=None, leave=False):
+    origins = [item for pictures in splits.values() for item in pictures.items()]
+    for path, origin in tqdm(origins, desc=str(source), disable=None, leave=False):
         target = raw / composed(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         place(origin, target)
     if others:
         suffixes = ", ".join(sorted(SUFFIXES))
         print(f"{source}: skipped {len(others)} not ending in {suffixes}: {_some(others)}")
-    for split, pictures in classes.items():
-        count = sum(map(len, pictures.values()))
-        print(f"{source}: {split}: {count} pictures in {len(pictures)} classes")
+    for split, pictures in splits.items():
+        classes = {path.split("/")[1] for path in pictures}
+        print(f"{source}: {split}: {len(pictures)} pictures in {len(classes)} classes")
+
+
+def pictures_by_split(folder: Path) -> dict[str, dict[str, Path]]:
+    """`train`, and `test` if there is one -> its pictures, "SPLIT/CLASS/...", and where they are.
+
+    In order of class and path. Raises ValueError if `folder` has another layout than expected.
+    """
+    splits = _splits(_innermost(folder))
+    classes = {split: _classes(top, folder) for split, top in splits.items()}
+    _check_same_classes(classes)
+    origins = {
+        split: {
+            f"{split}/{path}": splits[split] / path for paths in pictures.values() for path in paths
+        }
+        for split, pictures in classes.items()
+    }
+    check_names(path for pictures in origins.values() for path in pictures)
+    return origins
 
 
 def _some(names: list[str]) -> str:
