@@ -46,7 +46,7 @@ class DownloadParams(Params):
     """Section `download` of params.yaml."""
 
     dataset: str = Field(
-        description=f"a data set's name (see --list), or the path or URL of {PICTURES}, or of shards"
+        description=f"a data set's name (see --list), the path or URL of shards or of {PICTURES}"
     )
 
     @field_validator("dataset")
