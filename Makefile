@@ -1,7 +1,7 @@
 # `make repro` and `make test` work on a machine that has only Python, git and make.
 PYTHON ?= python3
 
-.PHONY: repro gate verify test check lock bench clean install
+.PHONY: repro gate verify test fuzz faults check lock bench clean install
 
 repro: install  ## run the stages whose inputs have changed
 	. .venv/bin/activate && dvc repro
@@ -15,6 +15,12 @@ verify: install  ## does this machine reproduce the committed results, in twenty
 
 test: install  ## all tests; for a quick loop: pytest -m 'not slow and not mnist'
 	. .venv/bin/activate && pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+fuzz: install  ## an hour of broken files for every reader; FUZZ_SECONDS=60 make fuzz for a minute
+	. .venv/bin/activate && FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} pytest tests/fuzz --capture=no --timeout=0
+
+faults: install  ## every file operation of every command fails or is the last; `make test` tries some
+	. .venv/bin/activate && FAULTS=all pytest tests/faults --numprocesses logical --maxprocesses 8 -rP
 
 check: install  ## lint, format, types and workflows
 	. .venv/bin/activate && ruff check && ruff format --check && mypy && \

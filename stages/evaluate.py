@@ -19,7 +19,7 @@ from typer import Option
 from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
 from stages.base.params import Integer, Params
-from stages.base.whole_files import write_text
+from stages.base.whole_files import whole_files
 from stages.formats.model_file import Model
 from stages.formats.split_file import Split
 from stages.images.features import gradient_cells
@@ -120,38 +120,41 @@ def evaluate(
         },
         counts=test.origin.counts,
     )
-    write_text(report_path, render(report))
-    write_text(model_card_path, model_card(report))
-    if model.spec.features == "gradients":
-        cells = gradient_cells(contributions(model, test, params.batch_size))
-        write_text(plots / "weights.svg", strokes_figure(cells, model.classes))
-    else:
-        write_text(plots / "weights.svg", weights_figure(model))
-    write_text(plots / "mistakes.svg", mistakes_figure(predictions, test, params.mistakes))
-    write_text(
-        plots / "reliability.csv",
-        csv_text([field.name for field in fields(Bin)], map(astuple, calibration)),
-    )
-    counts = report.confusion_counts
-    write_text(plots / "confusion.svg", matrix_figure(counts, test.classes))
-    write_text(
-        plots / "confusions.csv",
-        csv_text(
-            [field.name for field in fields(Confusion)],
-            map(astuple, confusions(counts, test.classes)),
-        ),
-    )
-    rows = zip(
-        test.pictures,
-        [test.classes[label] for label in predictions.actual.tolist()],
-        [test.classes[label] for label in predictions.predicted.tolist()],
-        predictions.loss.tolist(),
-        predictions.confidence.tolist(),
-        strict=True,
-    )
-    columns = ("picture", "actual", "predicted", "loss", "confidence")
-    write_text(predictions_path, csv_text(columns, rows))
-    write_text(metrics_path, json_text(measured))
+    with whole_files() as outputs:
+        outputs.write_text(report_path, render(report))
+        outputs.write_text(model_card_path, model_card(report))
+        if model.spec.features == "gradients":
+            cells = gradient_cells(contributions(model, test, params.batch_size))
+            outputs.write_text(plots / "weights.svg", strokes_figure(cells, model.classes))
+        else:
+            outputs.write_text(plots / "weights.svg", weights_figure(model))
+        outputs.write_text(
+            plots / "mistakes.svg", mistakes_figure(predictions, test, params.mistakes)
+        )
+        outputs.write_text(
+            plots / "reliability.csv",
+            csv_text([field.name for field in fields(Bin)], map(astuple, calibration)),
+        )
+        counts = report.confusion_counts
+        outputs.write_text(plots / "confusion.svg", matrix_figure(counts, test.classes))
+        outputs.write_text(
+            plots / "confusions.csv",
+            csv_text(
+                [field.name for field in fields(Confusion)],
+                map(astuple, confusions(counts, test.classes)),
+            ),
+        )
+        rows = zip(
+            test.pictures,
+            [test.classes[label] for label in predictions.actual.tolist()],
+            [test.classes[label] for label in predictions.predicted.tolist()],
+            predictions.loss.tolist(),
+            predictions.confidence.tolist(),
+            strict=True,
+        )
+        columns = ("picture", "actual", "predicted", "loss", "confidence")
+        outputs.write_text(predictions_path, csv_text(columns, rows))
+        outputs.write_text(metrics_path, json_text(measured))
     print(
         f"accuracy {measured['accuracy']:.2%}, {measured['errors']} errors in {len(test)} images;"
         f" balanced accuracy {measured['balanced_accuracy']:.2%};"

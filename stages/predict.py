@@ -7,6 +7,7 @@ Out: a line per picture. NumPy is enough for it: an answer takes less time than 
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,12 +54,14 @@ def _open(path: str) -> tuple[Image.Image, int]:
 
 def as_text(picture: str, answer: Answer) -> str:
     """A line: picture, colon, labels with their probabilities."""
-    return f"{in_a_line(picture)}: " + ", ".join(f"{label} {p:.2%}" for label, p in answer)
+    return f"{in_a_line(picture)}: " + ", ".join(
+        f"{in_a_line(label)} {p:.2%}" for label, p in answer
+    )
 
 
-def in_a_line(path: str) -> str:
-    """A path as it is, but for what cannot be printed."""
-    return path if path.isprintable() else ascii(path)
+def in_a_line(name: str) -> str:
+    """A name as it is, but for what cannot be printed."""
+    return name if name.isprintable() else ascii(name)
 
 
 def as_json(picture: str, answer: Answer) -> str:
@@ -71,7 +74,8 @@ def as_csv(picture: str, answer: Answer) -> str:
     """A row for each label."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
-        (picture, rank, label, f"{p:.6f}") for rank, (label, p) in enumerate(answer, start=1)
+        (in_a_line(picture), rank, in_a_line(label), f"{p:.6f}")
+        for rank, (label, p) in enumerate(answer, start=1)
     )
     return text.getvalue().removesuffix("\n")
 
@@ -84,7 +88,7 @@ def find_pictures(arguments: Iterable[str]) -> list[str]:
     found: list[str] = []
     for argument in arguments:
         if argument == "-":
-            lines = sys.stdin.read().split("\n") if sys.stdin else []
+            lines = map(os.fsdecode, sys.stdin.buffer.read().split(b"\n"))
             found += find_pictures(filter(None, (line.rstrip("\r") for line in lines)))
             continue
         try:

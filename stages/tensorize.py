@@ -18,7 +18,7 @@ from typer import Option
 from stages.base.canonical_text import csv_text
 from stages.base.command import run
 from stages.base.params import Integer, Params, Real, Seed, number
-from stages.base.whole_files import write_text
+from stages.base.whole_files import whole_files
 from stages.formats.input_spec import InputSpec
 from stages.formats.origin import UNKNOWN
 from stages.formats.split_file import write_split
@@ -110,7 +110,7 @@ def tensorize(
 ) -> None:
     """Decode the pictures in `raw`; write three splits and the list of what was left out."""
     dataset, preprocessing, scratch = read_dataset(raw), params.preprocessing, train_path.parent
-    with ExitStack() as files:
+    with whole_files() as outputs, ExitStack() as files:
         images, skipped = files.enter_context(collect(dataset.train, preprocessing, scratch))
         own_test = None
         if dataset.test:
@@ -128,7 +128,7 @@ def tensorize(
             testing = path == test_path  # `evaluate` shows images, and names them
             moves = moves_by(params.shift if path == train_path else 0)
             write_split(
-                path,
+                outputs.part(path),
                 with_features(moved_chunks(split, moves), spec),
                 np.tile(split.labels, len(moves)),
                 split.names if testing else (),
@@ -138,7 +138,7 @@ def tensorize(
                 with_images=testing and not spec.shows_images,
                 origin=origin if testing else UNKNOWN,
             )
-        write_text(skipped_path, csv_text(("picture", "reason"), skipped))
+        outputs.write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(
             "train {}, validation {}, test {} images of".format(*map(len, splits)),
             f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",

@@ -21,7 +21,7 @@ from typer import Option
 
 from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
-from stages.base.whole_files import write_text
+from stages.base.whole_files import whole_files
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
@@ -37,9 +37,10 @@ from stages.training.loop import (
     relative_noise,
 )
 from stages.training.processes import (
-    become_torchrun,
+    errors_told_to_torchrun,
     joined_processes,
     processes_asked_for,
+    run_processes,
     under_torchrun,
     use_threads,
 )
@@ -116,10 +117,12 @@ def train(
                 if checkpoint.due and step.iteration < params.iterations:
                     checkpoint.keep(State(step.iteration, step.tensors, history.state))
     if processes.first:
-        published(step, split, params).save(model_path)
         names = [field.name for field in fields(Row)]
-        write_text(history_path, csv_text(names, map(astuple, history.rows)))
-        write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
+        with whole_files() as outputs:
+            model = published(step, split, params)
+            outputs.part(model_path).write_bytes(model.serialized())
+            outputs.write_text(history_path, csv_text(names, map(astuple, history.rows)))
+            outputs.write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
         warn_of_gap(history.rows[-1])
         checkpoint.remove()
 
@@ -171,8 +174,10 @@ def main(
     loaded = TrainParams.load(params, "train")
     if (count := processes_asked_for()) > 1 and not under_torchrun():
         read_splits(train_split, validation)  # reports bad input once, not once per process
-        become_torchrun("stages.train", count)
-    train(loaded, train_split, validation, model, history, metrics)
+        run_processes("stages.train", count)
+        return
+    with errors_told_to_torchrun():
+        train(loaded, train_split, validation, model, history, metrics)
 
 
 if __name__ == "__main__":

@@ -114,9 +114,10 @@ class Clone:
             check=False,
         )
         if result.returncode != exits:
+            print(result.stdout, result.stderr, sep="", file=sys.stderr)
             raise ValueError(
                 f"{environment}: {shlex.join(command)}: found exit code {result.returncode};"
-                f" expected {exits}; its output:\n{result.stdout}{result.stderr}"
+                f" expected {exits}; its output stands above"
             )
         return result.stdout
 
@@ -127,7 +128,10 @@ class Clone:
             self.run(environment, *interrupted, *self.train_options, exits=-signal.SIGKILL)
         output = self.run(environment, "dvc", "repro", "--force")
         if environment.killed and "resuming after iteration" not in output:
-            raise ValueError(f"{environment}: the killed training was not resumed:\n{output}")
+            print(output, file=sys.stderr)
+            raise ValueError(
+                f"{environment}: the killed training was not resumed; its output stands above"
+            )
 
     def weights(self, environment: Environment) -> Weights:
         """The float64 weights and biases that training ends with, (K * D + K,)."""

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -206,6 +207,38 @@ def test_a_name_too_long_is_reported_and_a_line_feed_in_a_name_forges_no_answer(
     assert result.returncode == 1
     assert len(result.stdout.splitlines()) == 2
     assert result.stderr == f"{'a' * 300}: cannot be read: File name too long\n"
+
+
+def test_a_name_on_standard_input_that_is_not_utf_8_leaves_the_others_answered(
+    model_path: Path, folder: Path
+) -> None:
+    good = str(next(folder.rglob("*.png")))
+    odd = os.fsencode(folder) + b"/caf\xe9.png"
+    Path(os.fsdecode(odd)).write_bytes(Path(good).read_bytes())
+    result = subprocess.run(
+        [sys.executable, "-m", "stages.predict", "-", "--model", str(model_path)],
+        cwd=ROOT,
+        input=b"\n".join([b"\xff.png", odd, good.encode()]),
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.decode() == "'\\udcff.png': cannot be read: No such file or directory\n"
+    first, second = result.stdout.decode().splitlines()
+    assert "/caf\\udce9.png'" in first
+    assert second.startswith(f"{good}: ")
+
+
+def test_control_characters_of_names_do_not_reach_a_terminal(tmp_path: Path, split: Split) -> None:
+    classes = ("\x1b[2J", "b", "c")
+    Model(np.zeros((3, 240)), np.array([1.0, 0, 0]), classes, split.spec).save(tmp_path / "model")
+    Image.new("L", (8, 8)).save(tmp_path / "\x1b[31mred\n.png")
+    for options in ((), ("--csv",), ("--json",)):
+        result = run(str(tmp_path), "--model", str(tmp_path / "model"), *options)
+        assert result.returncode == 0
+        assert "\x1b" not in result.stdout
+        assert len(result.stdout.splitlines()) == (2 if options == ("--csv",) else 1)
+        assert "[2J" in result.stdout
 
 
 def test_a_list_on_standard_input_may_be_empty_or_come_from_windows(

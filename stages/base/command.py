@@ -4,13 +4,16 @@ import functools
 import inspect
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import typer
+
+MAX_WORD, MAX_LINE = 300, 2000  # characters of a message
 
 if TYPE_CHECKING:  # commands without params need not wait for pydantic
     from stages.base.params import Params
@@ -29,15 +32,20 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
         try:
             command(**arguments)
         except KeyboardInterrupt:
-            print("interrupted: no file was left half-written", file=sys.stderr)
+            _report("interrupted: no file was left half-written")
             raise typer.Exit(130) from None
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard(sys.stdout)
             raise typer.Exit(128 + signal.SIGPIPE) from None
         except (OSError, ValueError) as error:
-            print(f"error: {_line(error)}", file=sys.stderr)
+            _report(f"error: {message(error)}")
+            try:
+                sys.stdout.flush()
+            except OSError:  # the error is that of the output, as when the disk is full
+                _discard(sys.stdout)
             raise typer.Exit(2) from None
 
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Logs show each line as it is printed, and a name that is not Unicode raises no error.
@@ -48,10 +56,46 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
     app()
 
 
-def _line(error: OSError | ValueError) -> str:
-    if isinstance(error, OSError) and error.filename:  # the system's: omit its number
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+def message(error: OSError | ValueError) -> str:
+    """What an error says, as one line: cut where it is too long, control characters escaped."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # the system's: omit its number
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return _cut(re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _cut(word[0], MAX_WORD), line), MAX_LINE)
+
+
+def _cut(text: str, length: int) -> str:
+    """The beginning and the end of a text that is longer than `length`."""
+    return text if len(text) <= length else f"{text[: length // 2]}[...]{text[-length // 2 :]}"
+
+
+def _report(line: str) -> None:
+    try:
+        print(line, file=sys.stderr)
+    except OSError:  # the exit code says it
+        _discard(sys.stderr)
+
+
+def _open_closed_streams() -> None:
+    """Open standard streams that are closed: else the next file would get their place, and output.
+
+    Python starts with None for each of them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, "r" if name == "stdin" else "w"))
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(nowhere, number)
+            os.set_inheritable(number, True)  # also by the processes that this one starts
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is buffered go nowhere: else the interpreter fails to write it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:

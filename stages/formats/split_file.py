@@ -112,17 +112,18 @@ class Split:
     def save(self, path: Path) -> None:
         """Write the file that `load` reads."""
         images = self.stored_images
-        write_split(
-            path,
-            [(self.features, self.features if images is None else images)],
-            self.labels,
-            self.pictures if len(self.names) else (),
-            self.classes,
-            self.spec,
-            self.features.shape[1],
-            images is not None,
-            self.origin,
-        )
+        with whole_file(path) as part:
+            write_split(
+                part,
+                [(self.features, self.features if images is None else images)],
+                self.labels,
+                self.pictures if len(self.names) else (),
+                self.classes,
+                self.spec,
+                self.features.shape[1],
+                images is not None,
+                self.origin,
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Split":
@@ -184,7 +185,7 @@ def write_split(
     with_images: bool,
     origin: Origin = UNKNOWN,
 ) -> None:
-    """Write a split's file, whole or not at all: features and their images, chunk by chunk.
+    """Write a split's file: features and their images, chunk by chunk.
 
     The images are written only if `with_images`. The bytes depend on the content alone. They are
     those that safetensors itself would write (github.com/huggingface/safetensors, "Format"), but
@@ -208,7 +209,7 @@ def write_split(
     text += b" " * (-len(text) % 8)
     at = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in shapes}
 
-    with whole_file(path) as part, part.open("wb") as file:
+    with path.open("wb") as file:
 
         def write(name: str, content: bytes) -> None:
             file.seek(at[name])

@@ -24,9 +24,10 @@ from stages.training.loop import CPU, fit
 from stages.training.processes import (
     ALONE,
     Processes,
-    become_torchrun,
+    errors_told_to_torchrun,
     joined_processes,
     processes_asked_for,
+    run_processes,
     under_torchrun,
     use_threads,
 )
@@ -87,8 +88,9 @@ def main(
     TRAIN_PROCESSES works as for `train`.
     """
     if (count := processes_asked_for()) > 1 and not under_torchrun():
-        become_torchrun("stages.training.exact_weights", count)
-    with joined_processes(CPU) as processes:
+        run_processes("stages.training.exact_weights", count)
+        return
+    with errors_told_to_torchrun(), joined_processes(CPU) as processes:
         model = exact_model(params, train_split, validation, resume, processes)
     if processes.first:
         with whole_file(weights) as part, part.open("wb") as file:

@@ -6,16 +6,22 @@ param: `TRAIN_PROCESSES=3 dvc repro` runs the same stage as `dvc repro`, and tor
 several machines.
 """
 
+import json
+import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor
+
+from stages.base.command import message
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class Processes:
         """Replace each tensor, in place, with its sum over the processes, in one exchange."""
         if self.count > 1:
             together = torch.cat([tensor.flatten() for tensor in tensors])
-            torch.distributed.all_reduce(together)
+            with _peers_may_end():
+                torch.distributed.all_reduce(together)
             sums = torch.split(together, [tensor.numel() for tensor in tensors])
             for tensor, total in zip(tensors, sums, strict=True):
                 tensor.copy_(total.view_as(tensor))
@@ -48,7 +55,8 @@ class Processes:
         if self.count == 1:
             return value
         box = [value]
-        torch.distributed.broadcast_object_list(box)
+        with _peers_may_end():
+            torch.distributed.broadcast_object_list(box)
         return box[0]
 
 
@@ -71,15 +79,66 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def become_torchrun(module: str, processes: int) -> None:
-    """Replace this process with torchrun, which runs `module` with our arguments in each."""
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(processes), "-m", module, *sys.argv[1:]),
-    ]
+def run_processes(module: str, count: int) -> None:
+    """Run `module` with our arguments in `count` processes, by torchrun, until all have ended.
+
+    Raises ValueError with the message of a process that found bad input, OSError if one was killed,
+    and SystemExit if one ended otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    logging.disable()  # torchrun's reports on the processes; theirs are enough
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it too, but print a warning
-    sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606  # no shell is wanted
+    options = ("--standalone", "--nproc-per-node", str(count), "--module", module)
+    try:
+        run(parse_args([*options, *sys.argv[1:]]))  # type: ignore[no-untyped-call]  # torch's
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    except ChildFailedError as error:
+        failures = error.failures.values()
+        for failure in failures:
+            if Path(failure.error_file).is_file():
+                raise ValueError(failure.message) from None
+        for failure in failures:
+            if failure.exitcode < 0:
+                raise OSError(
+                    f"one of {count} processes was killed by {failure.signal_name()}: out of"
+                    " memory? to run fewer at a time, lower TRAIN_PROCESSES"
+                ) from None
+        sys.exit(1)  # a bug, with the traceback that the process has printed
+
+
+@contextmanager
+def errors_told_to_torchrun() -> Iterator[None]:
+    """Under torchrun, leave a message about bad input to it: each process would print its own."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if not file:
+            raise
+        if not isinstance(error, PeerEnded):  # the other process has more to say
+            report = {"message": message(error), "timestamp": int(time.time())}
+            Path(file).write_text(json.dumps(report), encoding="utf-8")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if not under_torchrun():
+            raise
+        sys.exit(130)
+
+
+class PeerEnded(ConnectionError):
+    """Another process of this run has ended before its work was done."""
+
+
+@contextmanager
+def _peers_may_end() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's
+        raise PeerEnded(f"another process of this run has ended: {error}") from None
 
 
 @contextmanager
@@ -90,7 +149,8 @@ def joined_processes(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the device that NCCL uses
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    with _peers_may_end():
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:

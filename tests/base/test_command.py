@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-MODULE = '''
-import signal, sys, time
+MODULE = r'''
+import os, signal, sys, time
 from pathlib import Path
 from typing import Annotated
 from pydantic import Field
@@ -29,6 +29,10 @@ def main(what: Annotated[str, Option(help="what goes wrong")]) -> None:
         case "nothing": print("done")
         case "value": raise ValueError("size: found 0; expected more")
         case "file": Path("/nowhere/at all").read_text()
+        case "long": raise ValueError("a word: " + "x" * 20_000 + " words: " + "y " * 20_000)
+        case "control": raise ValueError("a: \x1b[31m\n\udcff")
+        case "control file": Path("/nowhere/\x1b\n").read_text()
+        case "files": print(os.open(os.devnull, os.O_RDONLY) > 2)
         case "lines":
             while True: print("line")
         case "defect": raise RuntimeError("a defect")
@@ -61,6 +65,8 @@ def start(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
         ("nothing", 0, ""),
         ("value", 2, "error: size: found 0; expected more\n"),
         ("file", 2, "error: /nowhere/at all: No such file or directory\n"),
+        ("control", 2, "error: a: \\x1b[31m\\n\\udcff\n"),
+        ("control file", 2, "error: /nowhere/\\x1b\\n: No such file or directory\n"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -69,6 +75,68 @@ def test_bad_input_is_one_line_and_exit_code_2(
     process = start(tmp_path, "--what", what)
     assert process.communicate()[1] == stderr
     assert process.returncode == code
+
+
+def test_a_message_that_repeats_a_long_input_is_cut(tmp_path: Path) -> None:
+    errors = start(tmp_path, "--what", "long").communicate()[1]
+    assert errors.startswith("error: a word: " + "x" * 150 + "[...]" + "x" * 150 + " words: y y ")
+    assert errors.endswith("y y y \n")
+    assert len(errors) < 2100
+
+
+@pytest.mark.parametrize(
+    ("what", "redirections", "code"),
+    [
+        ("nothing", ">&-", 0),
+        ("nothing", ">&- 2>&- <&-", 0),
+        ("value", "2>&-", 2),
+        ("value", ">&- 2>&- <&-", 2),
+        ("value", "2>/dev/full", 2),
+        ("nothing", ">/dev/full", 2),
+    ],
+)
+def test_closed_or_full_standard_streams_give_the_same_exit_code_and_no_traceback(
+    tmp_path: Path, what: str, redirections: str, code: int
+) -> None:
+    (tmp_path / "example.py").write_text(MODULE)
+    result = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            f'"$@" {redirections}',
+            "sh",
+            sys.executable,
+            "example.py",
+            "--what",
+            what,
+        ],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == code
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: No space left on device\n" if redirections == ">/dev/full" else ""
+    )
+
+
+def test_a_file_does_not_get_the_place_of_a_closed_standard_stream(tmp_path: Path) -> None:
+    (tmp_path / "example.py").write_text(MODULE)
+    command = [
+        "/bin/sh",
+        "-c",
+        '"$@" 2>&- <&-',
+        "sh",
+        sys.executable,
+        "example.py",
+        "--what",
+        "files",
+    ]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    assert subprocess.check_output(command, cwd=tmp_path, env=environment) == b"True\n"
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,17 +99,6 @@ def test_a_split_written_in_chunks_has_the_bytes_that_safetensors_writes(
         {"classes": "abcdefghijklm", "input": spec.to_json(), "origin": UNKNOWN.to_json()}
     )
     assert path.read_bytes() == safetensors.numpy.save(tensors, {"split": about})
-
-
-def test_a_split_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    def broken_off() -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        yield FEATURES, IMAGES
-        raise OSError("the disk is gone")
-
-    path, labels = tmp_path / "split.safetensors", np.zeros(4, np.int64)
-    with pytest.raises(OSError, match="the disk is gone"):
-        write_split(path, broken_off(), labels, [], "ab", InputSpec(1, 2, 2), 4, with_images=False)
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_split_of_gradients_has_images_only_if_they_were_stored(tmp_path: Path) -> None:

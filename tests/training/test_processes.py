@@ -1,6 +1,9 @@
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -9,9 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.formats.split_file import Split
-from stages.training.processes import ALONE, Processes, processes_asked_for, use_threads
-from tests.conftest import ROOT
-from tests.training.runs import finish, start
+from stages.training.processes import (
+    ALONE,
+    PeerEnded,
+    Processes,
+    processes_asked_for,
+    use_threads,
+)
+from tests.training.runs import DEFAULTS, finish, save_splits, start
 
 Make = Callable[..., Split]
 Train = Callable[..., tuple[int, str, str]]
@@ -66,14 +74,17 @@ def train(tmp_path: Path, make_images: Make) -> Train:
     """
     make_images(n=50).save(tmp_path / "split")
 
-    def run(model: str, processes: str, batch_size: int = 7) -> tuple[int, str, str]:
-        params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["train"] |= {"iterations": 40, "eval_every": 20, "batch_size": batch_size}
+    def run(model: str, processes: str, shell: str = "", **changes: Any) -> tuple[int, str, str]:
+        params = {
+            "train": DEFAULTS | {"iterations": 40, "eval_every": 20, "batch_size": 7} | changes
+        }
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
         paths = {"params": "params.yaml", "train": "split", "validation": "split"}
         paths |= {"model": model, "history": f"{model}.csv", "metrics": f"{model}.json"}
         arguments = [a for k, path in paths.items() for a in (f"--{k}", str(tmp_path / path))]
         command = [sys.executable, "-m", "stages.train", *arguments]
+        if shell:
+            command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
         process = start(command, TRAIN_PROCESSES=processes)
         output, errors = finish(process)
         return process.returncode, output, errors
@@ -93,11 +104,76 @@ def test_train_processes_changes_no_output_byte_and_no_printed_line(
         assert (tmp_path / f"one{name}").read_bytes() == (tmp_path / f"three{name}").read_bytes()
 
 
-@pytest.mark.parametrize(("processes", "batch_size"), [("no", 7), ("3", 0)])
+@pytest.mark.parametrize(
+    ("processes", "changes", "problem"),
+    [
+        ("no", {}, "TRAIN_PROCESSES: found 'no'"),
+        ("3", {"batch_size": 0}, "params.yaml: train.batch_size: found 0"),
+        ("2", {"learning_rate": 1e308}, "iteration 2: the loss is"),
+    ],
+)
 def test_bad_input_is_reported_once_and_not_by_each_process(
-    train: Train, processes: str, batch_size: int
+    train: Train, processes: str, changes: dict[str, Any], problem: str
 ) -> None:
-    code, _, errors = train("model", processes, batch_size)
-    assert code == 2
+    code, _, errors = train("model", processes, **changes)
     (line,) = errors.splitlines()
+    assert code == 2
     assert line.startswith("error: ")
+    assert problem in line
+
+
+def test_several_processes_keep_the_exit_code_if_standard_streams_are_closed(
+    tmp_path: Path, train: Train
+) -> None:
+    assert train("model", "2", ">&- 2>&-") == (0, "", "")
+    assert (tmp_path / "model").is_file()
+    assert train("model", "2", ">&- 2>&-", learning_rate=1e308) == (2, "", "")
+
+
+def test_an_ended_peer_is_no_bug_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> NoReturn:
+        raise RuntimeError("Connection closed by peer")
+
+    for name in ("all_reduce", "broadcast_object_list"):
+        monkeypatch.setattr(torch.distributed, name, broken)
+    with pytest.raises(PeerEnded, match="another process of this run has ended: Connection"):
+        Processes(0, 2).add_up(torch.ones(2))
+    with pytest.raises(PeerEnded, match="another process"):
+        Processes(0, 2).from_first("value")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "killed", "code", "errors"),
+    [
+        (signal.SIGKILL, "a process", 2, "error: one of 2 processes was killed by SIGKILL: out of"),
+        (signal.SIGTERM, "torchrun", 143, ""),
+        (signal.SIGINT, "torchrun", 130, ""),
+    ],
+)
+def test_a_signal_to_several_processes_ends_them_all_in_one_line_at_most(
+    tmp_path: Path,
+    make_images: Make,
+    number: signal.Signals,
+    killed: str,
+    code: int,
+    errors: str,
+) -> None:
+    params = {"train": DEFAULTS | {"iterations": 10**6, "eval_every": 1}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    paths = save_splits(tmp_path, make_images(), make_images())
+    names = ("train", "validation", "model", "history", "metrics")
+    options = [f"--{name}={path}" for name, path in zip(names, paths, strict=True)]
+    command = [sys.executable, "-m", "stages.train", f"--params={tmp_path / 'params.yaml'}"]
+    process = start([*command, *options], TRAIN_PROCESSES="2")
+    assert process.stdout
+    assert process.stdout.readline().startswith("iteration")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(int(children[1]) if killed == "a process" else process.pid, number)
+    _, found = finish(process)
+    assert process.returncode == code
+    assert found.startswith(errors)
+    assert found.count("\n") == bool(errors)
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not paths[2].exists()
