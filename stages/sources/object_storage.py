@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -59,22 +59,24 @@ def fetch_objects(url: str, folder: Path) -> dict[str, str]:
         objects = await _listed(storage, url)
         total = sum(item.size for item in objects)
         print(f"{url}: fetching {len(objects)} objects, {total / 1e6:.1f} MB", flush=True)
-        free = asyncio.Semaphore(AT_A_TIME)
+        digests = {}
         with tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
-            async def fetch(item: _Object) -> str:
-                path = folder / item.path
-                async with free:
+            async def fetch(remaining: Iterator[_Object]) -> None:
+                for item in remaining:
+                    path = folder / item.path
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with path.open("w+b") as file:
                         await _download(storage, item, file)
                         bar.update(item.size)
                         file.seek(0)
-                        return hashlib.file_digest(file, "sha256").hexdigest()
+                        digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
 
+            shared = iter(objects)
             async with asyncio.TaskGroup() as group:  # the first failure cancels the others
-                tasks = {item.path: group.create_task(fetch(item)) for item in objects}
-        return {path: task.result() for path, task in tasks.items()}
+                for _ in range(AT_A_TIME):
+                    group.create_task(fetch(shared))
+        return digests
 
     digests: dict[str, str] = _run(url, fetch_all)
     return digests
