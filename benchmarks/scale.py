@@ -64,6 +64,7 @@ def main(numbers: Sequence[int]) -> None:
                         f"{cost.processor / pictures * 1e6:.0f}",
                         f"{cost.megabytes:.0f}",
                     ]
+                    print(*row, sep=" | ", file=sys.stderr)
                     rows.setdefault(stage, []).append(row)
     header = [
         *("pictures", "processes", "seconds", "processor seconds", "pictures/s"),

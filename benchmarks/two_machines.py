@@ -70,6 +70,8 @@ def on_machine(rank: int, namespace: str, arguments: Sequence[str]) -> list[str]
         *("ip", "netns", "exec", namespace, sys.executable, "-m", "torch.distributed.run"),
         *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}", "--rdzv-backend=c10d"),
         *("--rdzv-id=two-machines", f"--rdzv-endpoint={ADDRESSES[0]}:{PORT}"),
+        # torchrun would look for the endpoint's address among those of the host's name.
+        f"--rdzv-conf=is_host={'true' if rank == 0 else 'false'}",
         *(f"--local-addr={ADDRESSES[rank]}", "-m", *arguments),
     ]
 
@@ -85,7 +87,12 @@ def timed(commands: Sequence[Sequence[str]]) -> tuple[float, str]:
             {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface} if interface else {}
         )
         running.append(subprocess.Popen(command, env=os.environ | environment))
-    codes = [process.wait() for process in running]
+    codes = []
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.terminate()  # what still runs after an interruption
     if any(codes):
         raise RuntimeError(f"exit codes {codes}")
     model = next(part.partition("=")[2] for part in commands[0] if part.startswith("--model="))
