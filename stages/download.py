@@ -5,13 +5,16 @@ Out: a folder with the files, checked, and dataset.json, which says how to read 
 - {"format": "torchvision", "class": ..., "train": {...}, "test": {...}}: the files that this class
   in torchvision.datasets reads, with its arguments for each split;
 - {"format": "pictures", "folders": {"train": ...}}: the folders train/CLASS and perhaps test/CLASS,
-  and which of the user's folders each was.
+  and which of the user's folders each was;
+- {"format": "shards"}: tar files in the folders train and perhaps test, each with an index.
+What came from a URL has "objects" too, the SHA-256 of each file there.
 """
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -22,8 +25,11 @@ from stages.base.canonical_text import json_text
 from stages.base.command import run
 from stages.base.params import Params
 from stages.base.whole_files import whole_folder, write_text
+from stages.sources.archives import is_archive
 from stages.sources.known_datasets import DATASETS, fetch
 from stages.sources.own_pictures import copy_pictures
+from stages.sources.remote_folders import fetch_folder, is_url, title
+from stages.sources.shards import copy_shards, shards_in
 from stages.sources.torchvision_datasets import (
     TORCHVISION_DATASETS,
     UNUSABLE,
@@ -34,12 +40,15 @@ from stages.sources.torchvision_downloads import fetch_torchvision_dataset
 
 DESCRIPTION = "dataset.json"
 PICTURES = "a folder, zip or tar of pictures with one sub-folder per class"
+AFTER_A_CHANGE = "after one, run `dvc repro -f -s download`, then `dvc repro`"
 
 
 class DownloadParams(Params):
     """Section `download` of params.yaml."""
 
-    dataset: str = Field(description=f"a data set's name (see --list), or the path of {PICTURES}")
+    dataset: str = Field(
+        description=f"a data set's name (see --list), the path or URL of shards or of {PICTURES}"
+    )
 
     @field_validator("dataset")
     @classmethod
@@ -48,7 +57,7 @@ class DownloadParams(Params):
             raise ValueError(
                 f"a usable data set (`python -m stages.download --list`); not usable: {reason}"
             )
-        if dataset in TORCHVISION_DATASETS or _exists(_path(dataset)):
+        if dataset in TORCHVISION_DATASETS or is_url(dataset) or _exists(_path(dataset)):
             return dataset
         if _exists(_path(f"{dataset}.dvc")):
             raise ValueError(f"pictures that are here: `dvc pull {dataset}.dvc` fetches them")
@@ -80,21 +89,51 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
             splits = {"train": dataset.train, "test": dataset.test}
             description = {"class": dataset.class_name, "format": "torchvision", **splits}
             _describe(part, name, description)
+    elif is_url(name):
+        with whole_folder(raw) as part:
+            with TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=part) as scratch:
+                objects = fetch_folder(name, Path(scratch))
+                form = _copy_fetched(Path(scratch), name, part)
+            _describe(part, title(name), {**form, "objects": objects})
+        print(f"note: DVC does not notice changes to {name}; {AFTER_A_CHANGE}")
     else:
         source = _path(name)
         inner, outer = raw.resolve(), source.resolve()
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
-            folders = copy_pictures(source, part)
-            shown = {split: str(PurePath(name, folder)) for split, folder in folders.items()}
-            title = outer.name if outer.is_dir() else outer.name.partition(".")[0]
-            _describe(part, title, {"folders": shown, "format": "pictures"})
+            folder_name = outer.name if outer.is_dir() else outer.name.partition(".")[0]
+            _describe(part, folder_name, _copy(source, part, str(PurePath(name)), shutil.copyfile))
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
-                " after one, run `dvc repro -f -s download`, then `dvc repro`"
+                f" {AFTER_A_CHANGE}"
             )
+
+
+def _copy(
+    source: Path, raw: Path, shown: str, place: Callable[[Path, Path], Any]
+) -> Mapping[str, Any]:
+    """Put pictures or shards, which the user calls `shown`, into `raw`; return their format."""
+    if source.is_dir() and shards_in(source):
+        copy_shards(source, raw, place)
+        return {"format": "shards"}
+    folders = copy_pictures(source, raw, place)
+    names = {
+        split: f"{shown}/{folder}" if folder.parts else shown for split, folder in folders.items()
+    }
+    return {"folders": names, "format": "pictures"}
+
+
+def _copy_fetched(folder: Path, url: str, raw: Path) -> Mapping[str, Any]:
+    """Move what was fetched from `url`, a folder's content or an archive; return its format."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    is_alone = len(files) == len(list(folder.iterdir())) == 1
+    source = files[0] if is_alone and is_archive(files[0]) else folder
+    try:
+        return _copy(source, raw, url.rstrip("/"), Path.rename)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(source), url)) from None
 
 
 def _path(dataset: str) -> Path:
@@ -148,7 +187,8 @@ def main(
     """Fetch a data set and check its content, or copy your own pictures.
 
     The environment variable DATASET_MIRROR names a mirror of your own, which is tried first: a
-    folder or an http(s) URL that holds the files (for MNIST and FashionMNIST plain or gzipped).
+    folder, or an http(s) or s3 URL, that holds the files (for MNIST and FashionMNIST plain or
+    gzipped).
     """
     download(DownloadParams.load(params, "download"), watched, raw)
 

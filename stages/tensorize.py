@@ -220,7 +220,8 @@ def main(
 ) -> None:
     """Turn what was downloaded into three splits of labelled images.
 
-    Uses one decoding process per CPU; their number does not change the output.
+    The environment variable PROCESSES says how many processes decode, and how many threads compute
+    features: one per CPU if it is unset. That changes no byte of the output.
     """
     tensorize(TensorizeParams.load(params, "tensorize"), raw, train, validation, test, skipped)
 

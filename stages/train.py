@@ -21,6 +21,7 @@ from typer import Option
 
 from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
+from stages.base.process_count import processes_asked_for
 from stages.base.whole_files import whole_files
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
@@ -31,7 +32,6 @@ from stages.training.loop import CPU, Disturb, Step, fit
 from stages.training.processes import (
     errors_told_to_torchrun,
     joined_processes,
-    processes_asked_for,
     run_processes,
     under_torchrun,
     use_threads,
@@ -180,11 +180,11 @@ def main(
 ) -> None:
     """Fit a logistic regression to labelled images by stochastic gradient descent.
 
-    The environment variable TRAIN_PROCESSES, or torchrun, shares the work among processes. That
+    The environment variable PROCESSES, or torchrun, shares the work among processes. That
     changes no byte of the output; neither does stopping a run and starting it again.
     """
     loaded = TrainParams.load(params, "train")
-    if (count := processes_asked_for()) > 1 and not under_torchrun():
+    if (count := processes_asked_for() or 1) > 1 and not under_torchrun():
         read_splits(train_split, validation)  # reports bad input once, not once per process
         run_processes("stages.train", count)
         return

@@ -65,7 +65,7 @@ class Environment:
         return {
             "OMP_NUM_THREADS": str(self.threads),
             "MKL_NUM_THREADS": str(self.threads),
-            "TRAIN_PROCESSES": str(self.processes),
+            "PROCESSES": str(self.processes) if self.processes > 1 else "",
             **KERNELS[self.kernels],
         }
 

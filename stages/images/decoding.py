@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from stages.base.process_count import processes_asked_for
 from stages.images.preprocessing import Preprocessing, bombs_refused
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Ou
     """Decode in order, a chunk at a time; raises OSError if a worker process is killed.
 
     Unless `pictures` says how many processes to use, the first second's work is done in this
-    process, and the rest is shared by as many processes as there are CPUs.
+    process, and the rest is shared by as many as PROCESSES says, or else one per CPU.
     """
     size = _pictures_a_chunk(preprocessing)
     chunks = (pictures.items[start : start + size] for start in range(0, len(pictures.items), size))
     decoder = Decoder(pictures.open_item, pictures.name_of, preprocessing)
-    processes = pictures.processes or cpus()
+    processes = pictures.processes or processes_asked_for() or cpus()
     until = time.monotonic() + (0 if pictures.processes else ALONE_SECONDS)
     for chunk in chunks:
         if processes > 1 and time.monotonic() >= until:
@@ -187,7 +188,7 @@ class _Workers:
         except (EOFError, OSError):
             raise OSError(
                 "a process that decodes pictures was killed: out of memory? to run fewer at a time,"
-                " use `taskset --cpu-list 0`"
+                " lower PROCESSES, which is the number of CPUs if it is unset"
             ) from None
         if isinstance(result, Exception):
             raise result

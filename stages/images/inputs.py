@@ -1,4 +1,4 @@
-"""Images -> the features that the model sees, computed by as many threads as there are CPUs."""
+"""Images -> the features that the model sees, computed by PROCESSES threads, or one per CPU."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -7,6 +7,7 @@ from math import prod
 
 from threadpoolctl import threadpool_limits
 
+from stages.base.process_count import processes_asked_for
 from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import Features, Images
 from stages.images.decoding import cpus
@@ -37,7 +38,7 @@ def with_features(chunks: Iterable[Images], spec: InputSpec) -> Iterator[tuple[F
     must not start threads of its own: for matrices this small, they cost several times what they
     save.
     """
-    threads = cpus()
+    threads = processes_asked_for() or cpus()
     pending: deque[tuple[Future[Features], Images]] = deque()
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         for images in chunks:

@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -66,19 +68,29 @@ class Preprocessing:
 
 
 def open_picture(path: Path | str) -> Image.Image:
+    """Read a picture from a file, as `read_picture` does; raises ValueError with the reason."""
+    try:
+        mode = Path(path).stat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode)):  # a pipe would keep its reader waiting
+            raise ValueError("not a regular file")
+        file = Path(path).open("rb")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise ValueError(reason(error)) from None
+    with file:
+        return read_picture(file)
+
+
+def read_picture(file: IO[bytes]) -> Image.Image:
     """Read a picture and turn it upright as its EXIF says; of an animation, the first frame.
 
     Raises ValueError with the reason if the file is not a complete picture, or exceeds Pillow's
     limit for decompression bombs, about 89 million pixels.
     """
     try:
-        mode = Path(path).stat().st_mode
-        if not (S_ISREG(mode) or S_ISDIR(mode)):  # a pipe would keep its reader waiting
-            raise ValueError("not a regular file")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             image.load()
     except UnidentifiedImageError:
-        empty = Path(path).stat().st_size == 0
+        empty = file.seek(0, SEEK_END) == 0
         found = "an empty file" if empty else f"none of the formats {', '.join(FORMATS)}"
         raise ValueError(found) from None
     except Exception as error:  # broken pictures can make Pillow raise anything

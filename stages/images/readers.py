@@ -1,12 +1,13 @@
 """The folder that `download` left -> pictures and their labels; the only place that knows formats.
 
 The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (a sub-folder per
-class) or `torchvision` (whatever one of its classes reads).
+class), `shards` (tar files with an index) or `torchvision` (whatever one of its classes reads).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
+from io import BytesIO
 from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +19,10 @@ from pydantic import BaseModel, Field, RootModel, ValidationError
 
 from stages.formats.idx import read_idx
 from stages.formats.origin import UNKNOWN, Origin
+from stages.formats.shard_index import ShardIndex, ShardPicture
 from stages.images.decoding import Pictures
 from stages.images.folders import pictures_by_class
-from stages.images.preprocessing import open_picture, reason
+from stages.images.preprocessing import open_picture, read_picture, reason
 from stages.images.stored_images import StoredImages
 
 REMEDY = "`dvc repro -f -s download` regenerates it"
@@ -74,6 +76,10 @@ class _PicturesDescription(_OriginDescription):
     folders: dict[str, str] = {}  # split -> the user's folder that its pictures came from
 
 
+class _ShardsDescription(_OriginDescription):
+    format: Literal["shards"]
+
+
 class _TorchvisionDescription(_OriginDescription):
     format: Literal["torchvision"]
     class_name: str = Field(alias="class")
@@ -84,7 +90,7 @@ class _TorchvisionDescription(_OriginDescription):
 class _Description(
     RootModel[
         Annotated[
-            _IdxDescription | _PicturesDescription | _TorchvisionDescription,
+            _IdxDescription | _PicturesDescription | _ShardsDescription | _TorchvisionDescription,
             Field(discriminator="format"),
         ]
     ]
@@ -113,6 +119,8 @@ def read_dataset(raw: Path) -> Dataset:
         dataset = _idx(raw, about.classes)
     elif isinstance(about, _TorchvisionDescription):
         dataset = _torchvision(raw, about)
+    elif isinstance(about, _ShardsDescription):
+        dataset = _shards(raw)
     else:
         splits = ("train", "test") if (raw / "test").is_dir() else ("train",)
         dataset = folder_dataset({split: raw / split for split in splits}, about.folders)
@@ -146,6 +154,42 @@ class _FolderOpener:
 
     def __call__(self, item: str) -> tuple[Image.Image, int]:
         return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
+
+
+def _shards(raw: Path) -> Dataset:
+    train = ShardIndex.load(raw / "train")
+    test = ShardIndex.load(raw / "test") if (raw / "test").is_dir() else None
+    if test and test.classes != train.classes:
+        raise ValueError(f"{raw}: found other classes in test than in train; {REMEDY}")
+    return Dataset(
+        train.classes,
+        _shard_split(raw, "train", train),
+        _shard_split(raw, "test", test) if test else None,
+    )
+
+
+def _shard_split(raw: Path, split: str, index: ShardIndex) -> RawSplit:
+    opener = _ShardOpener(f"{raw}/{split}", split)
+    return RawSplit(split, Pictures(index, opener, opener.name_of))
+
+
+@dataclass(frozen=True)
+class _ShardOpener:
+    """Opens pictures in the shards of `folder`."""
+
+    folder: str
+    split: str
+
+    def name_of(self, item: ShardPicture) -> str:
+        return f"{self.split}/{item.name}"
+
+    def __call__(self, item: ShardPicture) -> tuple[Image.Image, int]:
+        with open(f"{self.folder}/{item.shard}", "rb", buffering=0) as file:  # noqa: PTH123  # faster than Path
+            file.seek(item.start)
+            content = file.read(item.size)
+        if len(content) < item.size:
+            raise ValueError(f"{item.shard}: cut off; {REMEDY}")
+        return read_picture(BytesIO(content)), item.label
 
 
 def _idx(raw: Path, classes: tuple[str, ...]) -> Dataset:

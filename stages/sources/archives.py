@@ -50,12 +50,16 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Member:
-    """An entry of an archive: its path, what it is, its stated size in bytes, how to open it."""
+    """An entry of an archive: its path, what it is, its stated size in bytes, how to open it.
+
+    In a tar, its content starts at byte `start` of the uncompressed file.
+    """
 
     path: str
     kind: str
     size: int
     open: Callable[[], IO[bytes]]
+    start: int = 0
 
 
 def is_archive(path: Path) -> bool:
@@ -65,8 +69,8 @@ def is_archive(path: Path) -> bool:
 
 def check(path: Path) -> None:
     """Check the archive at `path` without unpacking it. Raises Refused as `unpack` does."""
-    with _opened(path):
-        pass
+    with opened(path) as members:
+        _check_names(path, members)
 
 
 def unpack(path: Path, folder: Path) -> None:
@@ -77,7 +81,8 @@ def unpack(path: Path, folder: Path) -> None:
     refuses. Only what unpacking alone can show is found after the first byte has been written:
     a member of another size than stated, or with a wrong checksum (zip).
     """
-    with _opened(path) as members:
+    with opened(path) as members:
+        _check_names(path, members)
         for member in tqdm(members, desc=path.name, unit=" files", disable=None, leave=False):
             # Hidden files are read as well: one wrong bit hides a file, and opening it shows that.
             hidden = any(map(is_hidden, member.path.split("/")))
@@ -102,17 +107,23 @@ def _copy(archive: Path, member: Member, file: IO[bytes]) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[list[Member]]:
-    """Yield the files in the archive at `path`, after checking every member."""
+def opened(path: Path) -> Iterator[list[Member]]:
+    """Yield the files in the archive at `path`, after checking all of every member but its name.
+
+    Raises Refused as `unpack` does.
+    """
     read_members = _zip_members if _is_zip(path) else _tar_members
     with ExitStack() as stack:
         with _broken(path):
             files = _checked_files(path, read_members(path, stack))
-        try:
-            check_names(file.path for file in files)
-        except ValueError as error:
-            raise Refused(f"{path}: {error}") from None
         yield files
+
+
+def _check_names(archive: Path, files: Iterable[Member]) -> None:
+    try:
+        check_names(file.path for file in files)
+    except ValueError as error:
+        raise Refused(f"{archive}: {error}") from None
 
 
 def _checked_files(archive: Path, members: Iterable[Member]) -> list[Member]:
@@ -216,7 +227,7 @@ def _tar_members(path: Path, stack: ExitStack) -> Iterator[Member]:
         else:
             kind = LINK if info.issym() or info.islnk() else OTHER
         opener = cast("Callable[[], IO[bytes]]", partial(archive.extractfile, info))
-        yield Member(info.name, kind, info.size, opener)
+        yield Member(info.name, kind, info.size, opener, info.offset_data)
     _check_tar_end(path, file, archive.offset)
 
 

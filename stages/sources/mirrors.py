@@ -1,4 +1,4 @@
-"""Files from a mirror: a folder or an http(s) URL that holds them, plain or gzipped."""
+"""Files from a mirror: a folder, or an http(s) or s3 URL, that holds them, plain or gzipped."""
 
 import gzip
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from stages.sources.checked_files import CHUNK, ExpectedFile, WrongContent
+from stages.sources.object_storage import SCHEME, download_object
 
 CONNECT_SECONDS = 5.0  # to reach a server
 SILENCE_SECONDS = 15.0  # without one byte
@@ -39,13 +40,16 @@ def fetch_from_mirror(mirror: str, files: Mapping[str, ExpectedFile], folder: Pa
                 break
         else:
             raise FileNotFoundError(
-                f"{mirror}: found neither {name}.gz nor {name}; expected a folder or an http(s) URL"
-                " that holds one of them"
+                f"{mirror}: found neither {name}.gz nor {name}; expected a folder, or an http(s)"
+                " or s3 URL, that holds one of them"
             )
 
 
 def copy_or_download(origin: str, file: IO[bytes], size: int, decode: bool = True) -> None:
-    """Write the content of `origin`, a path or an http(s) URL, to `file`; see `download`."""
+    """Write the content of `origin`, a path or a URL, to `file`; see `download`."""
+    if origin.startswith(SCHEME):
+        download_object(origin, file, size + CHUNK)
+        return
     if origin.startswith(("http://", "https://")):
         download(origin, file, size, decode)
         return

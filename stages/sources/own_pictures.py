@@ -58,21 +58,21 @@ def opened(source: Path, scratch: Path) -> Iterator[Layout]:
         raise ValueError(f"{source}: expected a folder, or a zip or tar archive, of pictures")
 
 
-def copy_pictures(source: Path, raw: Path) -> Mapping[str, PurePath]:
+def copy_pictures(
+    source: Path, raw: Path, place: Callable[[Path, Path], Any] = shutil.copyfile
+) -> Mapping[str, PurePath]:
     """Put the pictures of the folder or archive `source` into `raw`/train and `raw`/test.
 
-    Returns which folder in `source` held the classes of each split. Links are followed. Raises
-    ValueError as `opened` does.
+    `place` copies or moves a file of a folder: place(from, to). Returns which folder in `source`
+    held the classes of each split. Links are followed. Raises ValueError as `opened` does.
     """
     with opened(source, raw) as layout:
-        place: Callable[[Path, Path], Any] = (
-            shutil.copyfile if layout.folder == source else Path.rename
-        )
+        put = place if layout.folder == source else Path.rename
         progress = tqdm(layout.origins.items(), desc=str(source), disable=None, leave=False)
         for path, origin in progress:
             target = raw / composed(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            place(layout.folder / origin, target)
+            put(layout.folder / origin, target)
     if layout.others:
         suffixes = ", ".join(sorted(SUFFIXES))
         number = len(layout.others)

@@ -17,13 +17,7 @@ def check_names(paths: Iterable[str]) -> None:
     files: set[str] = set()
     folders: set[str] = set()
     for path in paths:
-        if len(path) > MAX_LENGTH:
-            raise ValueError(
-                f"{path[:80]}...: found a path of {len(path)} characters; expected at most"
-                f" {MAX_LENGTH}"
-            )
-        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path):
-            raise ValueError(f"{path!a}: not printable Unicode; rename it")
+        check_printable(path)
         if path in files:
             raise ValueError(f"{path}: found twice; expected one file of that name")
         if path in folders:
@@ -37,6 +31,16 @@ def check_names(paths: Iterable[str]) -> None:
             _check_distinct(path[:end], originals)
             folders.add(path[:end])
             end = path.rfind("/", 0, end)
+
+
+def check_printable(path: str) -> None:
+    """Raise ValueError, naming the path, if it is too long or not printable Unicode."""
+    if len(path) > MAX_LENGTH:
+        raise ValueError(
+            f"{path[:80]}...: found a path of {len(path)} characters; expected at most {MAX_LENGTH}"
+        )
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in path):
+        raise ValueError(f"{path!a}: not printable Unicode; rename it")
 
 
 def _check_distinct(path: str, originals: dict[str, str]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typer import Option
 
 from stages.base.command import run
+from stages.base.process_count import processes_asked_for
 from stages.base.whole_files import whole_file
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
@@ -26,7 +27,6 @@ from stages.training.processes import (
     Processes,
     errors_told_to_torchrun,
     joined_processes,
-    processes_asked_for,
     run_processes,
     under_torchrun,
     use_threads,
@@ -85,9 +85,9 @@ def main(
 ) -> None:
     """Write the float64 weights of the model that `train` fits.
 
-    TRAIN_PROCESSES works as for `train`.
+    PROCESSES works as for `train`.
     """
-    if (count := processes_asked_for()) > 1 and not under_torchrun():
+    if (count := processes_asked_for() or 1) > 1 and not under_torchrun():
         run_processes("stages.training.exact_weights", count)
         return
     with errors_told_to_torchrun(), joined_processes(CPU) as processes:

@@ -2,7 +2,7 @@
 
 Each process takes its part of every batch, the sums over the parts are added up, and the first
 process writes. In float64 the order of the sums changes no published byte, so neither number is a
-param: `TRAIN_PROCESSES=3 dvc repro` runs the same stage as `dvc repro`, and torchrun can run it on
+param: `PROCESSES=3 dvc repro` runs the same stage as `dvc repro`, and torchrun can run it on
 several machines.
 """
 
@@ -63,17 +63,6 @@ class Processes:
 ALONE = Processes()
 
 
-def processes_asked_for() -> int:
-    """Read TRAIN_PROCESSES: 1 if it is unset or empty.
-
-    Raises ValueError if it is not a whole number above 0.
-    """
-    text = os.environ.get("TRAIN_PROCESSES") or "1"
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"TRAIN_PROCESSES: found {text!r}; expected a whole number, 1 or more")
-    return int(text)
-
-
 def under_torchrun() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
@@ -105,7 +94,7 @@ def run_processes(module: str, count: int) -> None:
             if failure.exitcode < 0:
                 raise OSError(
                     f"one of {count} processes was killed by {failure.signal_name()}: out of"
-                    " memory? to run fewer at a time, lower TRAIN_PROCESSES"
+                    " memory? to run fewer at a time, lower PROCESSES"
                 ) from None
         sys.exit(1)  # a bug, with the traceback that the process has printed
 

@@ -125,6 +125,23 @@ def test_the_first_seconds_work_is_done_without_another_process(
         outcomes(Pictures(range(200), of_number, str))
 
 
+def test_processes_says_how_many_processes_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def share(processes: int, *_: object) -> list[object]:
+        asked.append(processes)
+        return []
+
+    monkeypatch.setattr(decoding, "_shared", share)
+    monkeypatch.setattr(decoding, "ALONE_SECONDS", 0)
+    monkeypatch.setenv("PROCESSES", "3")
+    outcomes(Pictures(range(10), of_number, str))
+    assert asked == [3]
+    monkeypatch.setenv("PROCESSES", "1")
+    assert len(outcomes(Pictures(range(9), of_number, str))) == 9
+    assert asked == [3]
+
+
 def test_no_more_chunks_are_in_memory_than_the_processes_need() -> None:
     class Items(Sequence[int]):
         taken = 0

@@ -73,6 +73,14 @@ def test_features_are_computed_with_a_few_chunks_in_memory(
     assert (taken, most) == (100, 2 * threads + 1)
 
 
+def test_processes_says_how_many_threads_compute_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROCESSES", "3")
+    taken = iter(range(100))
+    chunks = (np.full((2, 1, 4, 4), value, np.uint8) for value in taken)
+    next(with_features(chunks, InputSpec(1, 4, 4)))
+    assert next(taken) == 2 * 3 + 1  # so many chunks were in memory
+
+
 def test_the_memory_does_not_grow_with_the_number_of_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

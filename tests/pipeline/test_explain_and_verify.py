@@ -171,7 +171,7 @@ def test_verify_runs_each_command_in_its_environment(tmp_path: Path) -> None:
     clone = verify.Clone(named("HEAD"), tmp_path / "another clone")
     printed = clone.run(verify.Environment("sse4.2", 2, processes=3), "env").splitlines()
     for variable in (
-        *("OMP_NUM_THREADS=2", "MKL_NUM_THREADS=2", "TRAIN_PROCESSES=3"),
+        *("OMP_NUM_THREADS=2", "MKL_NUM_THREADS=2", "PROCESSES=3"),
         *("ATEN_CPU_CAPABILITY=default", "MKL_ENABLE_INSTRUCTIONS=SSE4_2"),
     ):
         assert variable in printed

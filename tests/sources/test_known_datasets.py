@@ -199,7 +199,7 @@ def test_if_every_source_fails_one_line_lists_each_reason(
     with pytest.raises(OSError, match="found no source") as error:
         fetch("tiny", raw, "/nowhere")
     first, second = raw.parent / "first", raw.parent / "second"
-    expected = "expected a folder or an http(s) URL that holds one of them"
+    expected = "expected a folder, or an http(s) or s3 URL, that holds one of them"
     assert str(error.value) == (
         "tiny: found no source for two; tried"
         f" /nowhere: found neither one.gz nor one; {expected};"

@@ -276,8 +276,8 @@ def test_a_mirror_without_the_file_is_reported(tmp_path: Path, mirror: str) -> N
     with pytest.raises(FileNotFoundError) as error:
         fetch_from_mirror(mirror, FILES, tmp_path / "raw")
     assert str(error.value) == (
-        f"{mirror}: found neither file.gz nor file; expected a folder or an http(s) URL that holds"
-        " one of them"
+        f"{mirror}: found neither file.gz nor file; expected a folder, or an http(s) or s3 URL,"
+        " that holds one of them"
     )
 
 

@@ -16,7 +16,6 @@ from stages.training.processes import (
     ALONE,
     PeerEnded,
     Processes,
-    processes_asked_for,
     use_threads,
 )
 from tests.training.runs import DEFAULTS, finish, save_splits, start
@@ -40,15 +39,6 @@ def test_one_process_leaves_sums_unchanged() -> None:
     assert ALONE.first
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " "])
-def test_an_invalid_train_processes_is_an_error_that_names_it(
-    monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    monkeypatch.setenv("TRAIN_PROCESSES", text)
-    with pytest.raises(ValueError, match=r"TRAIN_PROCESSES: found '.*'; expected a whole number"):
-        processes_asked_for()
-
-
 def test_one_thread_is_used_if_there_is_little_work_to_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -68,7 +58,7 @@ def test_one_thread_is_used_if_there_is_little_work_to_share(
 
 @pytest.fixture
 def train(tmp_path: Path, make_images: Make) -> Train:
-    """Run stages.train on a small split, in as many processes as TRAIN_PROCESSES says.
+    """Run stages.train on a small split, in as many processes as PROCESSES says.
 
     It gives the exit code and what was printed on both streams.
     """
@@ -85,7 +75,7 @@ def train(tmp_path: Path, make_images: Make) -> Train:
         command = [sys.executable, "-m", "stages.train", *arguments]
         if shell:
             command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
-        process = start(command, TRAIN_PROCESSES=processes)
+        process = start(command, PROCESSES=processes)
         output, errors = finish(process)
         return process.returncode, output, errors
 
@@ -107,7 +97,7 @@ def test_train_processes_changes_no_output_byte_and_no_printed_line(
 @pytest.mark.parametrize(
     ("processes", "changes", "problem"),
     [
-        ("no", {}, "TRAIN_PROCESSES: found 'no'"),
+        ("no", {}, "PROCESSES: found 'no'"),
         ("3", {"batch_size": 0}, "params.yaml: train.batch_size: found 0"),
         ("2", {"learning_rate": 1e308}, "iteration 2: the loss is"),
     ],
@@ -165,7 +155,7 @@ def test_a_signal_to_several_processes_ends_them_all_in_one_line_at_most(
     names = ("train", "validation", "model", "history", "metrics")
     options = [f"--{name}={path}" for name, path in zip(names, paths, strict=True)]
     command = [sys.executable, "-m", "stages.train", f"--params={tmp_path / 'params.yaml'}"]
-    process = start([*command, *options], TRAIN_PROCESSES="2")
+    process = start([*command, *options], PROCESSES="2")
     assert process.stdout
     assert process.stdout.readline().startswith("iteration")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

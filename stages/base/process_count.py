@@ -1,0 +1,17 @@
+"""How many processes a stage may use: one way to ask, for all stages."""
+
+import os
+
+
+def processes_asked_for() -> int | None:
+    """Read the environment variable PROCESSES; None if it is unset or empty.
+
+    Their number changes no byte of any output, so it is not a param. Raises ValueError if it is not
+    a whole number above 0.
+    """
+    text = os.environ.get("PROCESSES")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"PROCESSES: found {text!r}; expected a whole number, 1 or more")
+    return int(text)

@@ -1,0 +1,22 @@
+import pytest
+
+from stages.base.process_count import processes_asked_for
+
+
+@pytest.mark.parametrize(("text", "count"), [("3", 3), ("", None), (None, None)])
+def test_processes_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, count: int | None
+) -> None:
+    monkeypatch.delenv("PROCESSES", raising=False)
+    if text is not None:
+        monkeypatch.setenv("PROCESSES", text)
+    assert processes_asked_for() == count
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " "])
+def test_an_invalid_processes_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("PROCESSES", text)
+    with pytest.raises(ValueError, match=r"^PROCESSES: found '.*'; expected a whole number, 1 or"):
+        processes_asked_for()
