@@ -24,7 +24,7 @@ from typer import Option
 from stages.base.canonical_text import json_text
 from stages.base.command import run
 from stages.base.params import Params
-from stages.base.whole_files import whole_folder, write_text
+from stages.base.whole_files import real_path, whole_folder, write_text
 from stages.sources.archives import is_archive
 from stages.sources.known_datasets import DATASETS, fetch
 from stages.sources.own_pictures import copy_pictures
@@ -98,13 +98,13 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
         print(f"note: DVC does not notice changes to {name}; {AFTER_A_CHANGE}")
     else:
         source = _path(name)
-        inner, outer = raw.resolve(), source.resolve()
+        inner, outer = real_path(raw), real_path(source)
         if inner.is_relative_to(outer) or outer.is_relative_to(inner):
             raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
             folder_name = outer.name if outer.is_dir() else outer.name.partition(".")[0]
             _describe(part, folder_name, _copy(source, part, str(PurePath(name)), shutil.copyfile))
-        if not outer.is_relative_to(watched.resolve()):
+        if not outer.is_relative_to(real_path(watched)):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
                 f" {AFTER_A_CHANGE}"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 from pydantic_core import ErrorDetails
 
 MAX_BYTES = 2**20  # of params.yaml
+MAX_DEPTH = 100  # brackets in brackets; the time that PyYAML takes grows with the cube
 SHORT = Repr()  # of values in messages
 SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 60
 SHORT.maxlevel = 2
@@ -25,6 +26,11 @@ class _Loader(yaml.SafeLoader):
         ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= MAX_DEPTH:
+            raise RecursionError
+        super().fetch_flow_collection_start(token)
 
 
 for _tag, _pattern in {

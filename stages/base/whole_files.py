@@ -36,7 +36,7 @@ class WholeFiles:
 
         Raises ValueError if anything but a file is there, or if `path` has been given before.
         """
-        place = path.parent.resolve() / path.name
+        place = real_path(path.parent) / path.name
         if place.exists() and not place.is_file():
             raise ValueError(f"{path}: found a folder, device or pipe; expected a file, or nothing")
         if place in self._parts:
@@ -114,7 +114,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Where the system cannot exchange two folders in one step, one that is killed in between leaves
     none at `path`; the next call restores it. Raises ValueError if a file is there.
     """
-    path = path.resolve()
+    path = real_path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: found a file; expected a folder, or nothing")
     with _scratch(path) as scratch:
@@ -123,6 +123,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield part
         with _signals_deferred():
             _put(part, path)
+
+
+def real_path(path: Path) -> Path:
+    """Where `path` leads; raises OSError if it is a link that leads to itself."""
+    try:
+        return path.resolve()
+    except RuntimeError:  # up to Python 3.12
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 @contextmanager

@@ -114,6 +114,8 @@ ALIASES += "example: *a9"
         (with_values(kind="!!timestamp 'x'"), "not valid YAML"),
         (with_values(size="9" * 5000), "not valid YAML"),
         ("example: " + "[" * 5000, "nested too deeply"),
+        ("example: " + "{" * 500_000, "nested too deeply"),
+        ("- " * 5000, "nested too deeply"),
         ("example: " + "a" * 20_000, "found 'aaa"),
         (with_values(kind="a" * 20_000), "found 'aaa"),
         (with_values(**{"b" * 1_000: "1"}), "unknown key"),

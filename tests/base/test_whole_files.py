@@ -378,6 +378,15 @@ def test_a_folder_put_there_just_before_the_rename_is_replaced(
     assert not quicker
 
 
+def test_a_link_that_leads_to_itself_is_an_error_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / "loop" / "below"):
+        with pytest.raises(OSError, match="symbolic links"), whole_folder(path):
+            pytest.fail("refused before anything is written")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_bytes(tmp_path / "loop" / "file", b"new")
+
+
 def test_a_link_to_a_folder_stays_a_link(folder: Path) -> None:
     link = folder.parent / "link"
     link.symlink_to(folder)

@@ -50,6 +50,7 @@ def become(shim: ctypes.CDLL, job: dict[str, Any], *files: IO[bytes]) -> NoRetur
     code = 1
     try:
         os.chdir(job["folder"])
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not the jobs
         for number, file in enumerate(files[:2], start=1):
             os.dup2(file.fileno(), number)
         sys.argv = [job["module"], *job["arguments"]]

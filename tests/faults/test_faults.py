@@ -25,7 +25,7 @@ FAULTS = {
 }
 ALL = os.environ.get("FAULTS") == "all"
 SAMPLE = 4  # operations of each command
-pytestmark = pytest.mark.timeout(0) if ALL else ()
+pytestmark = [pytest.mark.timeout(0)] if ALL else []
 
 
 def sampled(count: int) -> list[int]:
