@@ -32,11 +32,14 @@ def rows(source: Path) -> Rows:
     """The name, label and pixels of each picture, after `download`."""
     raw = source.parent / "raw"
     download(DownloadParams(dataset=str(source)), source, raw)
-    pictures = read_dataset(raw).train.pictures
+    dataset = read_dataset(raw)
+    pictures = dataset.train.pictures
     found = []
     for item in pictures.items[:]:
         image, label = pictures.open_item(item)
-        found.append((pictures.name_of(item), label, image.convert("RGB").tobytes()))
+        found.append(
+            (dataset.key_of(pictures.name_of(item)), label, image.convert("RGB").tobytes())
+        )
     return found
 
 

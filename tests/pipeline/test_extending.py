@@ -28,6 +28,7 @@ def copy_of_the_repository(folder: Path) -> None:
     commit(folder)
 
 
+@pytest.mark.usefixtures("about_mnist")
 @pytest.mark.parametrize("title", ["A data set", "A feature", "An optimizer", "A metric"])
 def test_the_diffs_of_extending_md_apply_and_the_commands_below_them_succeed(
     title: str, tmp_path: Path
