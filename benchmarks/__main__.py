@@ -11,10 +11,11 @@ from os import cpu_count
 from pathlib import Path
 from statistics import median
 
-from benchmarks import growth, pictures, pipeline, processes, whole_processes
+from benchmarks import growth, page, pictures, pipeline, processes, whole_processes
 from benchmarks.memory import SAMPLED
 from benchmarks.tables import markdown
 from benchmarks.training import RAW, ROWS, Measured
+from scripts.chromium import MISSING
 
 NEEDED = (RAW, Path("data/tensors"))
 
@@ -201,6 +202,7 @@ def main() -> int:
     print(training_table(), end="\n\n", flush=True)
     print(pipeline_table(), end="\n\n", flush=True)
     print(pictures_table(), end="\n\n", flush=True)
+    print(MISSING or page.table(), end="\n\n", flush=True)
     if SAMPLED:
         print(growth_table())
     else:

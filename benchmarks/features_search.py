@@ -23,19 +23,14 @@ from stages.formats.split_file import Labels
 from stages.images import features
 from stages.images.features import Features, Images, deskew, gradient_features
 from stages.training.data import Examples
-from stages.training.loop import (
-    GROWTH_STEPS,
-    error_growth,
-    fit,
-    mean_loss_and_accuracy,
-    relative_noise,
-)
+from stages.training.loop import fit, mean_loss_and_accuracy
 from stages.training.settings import TrainParams
+from stages.training.stability import FIRST_STEPS, margin, other_roundings
 
 HELD_OUT = 10_000
 FIRST_SEED = 10
 CLASSES = 10
-HEADER = "| | numbers | accuracy, % | mean | cross entropy | growth |\n|---|--:|--:|--:|--:|--:|"
+HEADER = "| | numbers | accuracy, % | mean | cross entropy | margin |\n|---|--:|--:|--:|--:|--:|"
 
 # What is set in stages.images.features.
 VARIANTS: dict[str, dict[str, int]] = {
@@ -96,33 +91,28 @@ def splits(x: Features, labels: Labels, number: int) -> Iterator[tuple[int, Exam
         yield seed, kept, held_out
 
 
-def growth(params: TrainParams, training: Examples) -> float:
-    """How much rounding errors grow in the first steps: see `error_growth`."""
-    generator = torch.Generator().manual_seed(0)
-    runs = (
-        fit(params, training, CLASSES),
-        fit(
-            params, training, CLASSES, disturb=lambda gradient: relative_noise(gradient, generator)
-        ),
-    )
-    steps = (list(islice(run, GROWTH_STEPS))[-1] for run in runs)
-    return error_growth(*steps)
+def first_margin(params: TrainParams, training: Examples) -> float:
+    """The margin between a run and its twin after the first steps."""
+    run = fit(params, training, CLASSES)
+    twin = fit(params, training, CLASSES, disturb=other_roundings())
+    *_, (step, other) = islice(zip(run, twin, strict=True), FIRST_STEPS)
+    return margin(step, other)
 
 
 def row(name: str, x: Features, labels: Labels, params: TrainParams, number: int) -> str:
     """The row of the table."""
-    accuracies, losses, growths = [], [], []
+    accuracies, losses, margins = [], [], []
     for seed, training, held_out in splits(x, labels, number):
         seeded = params.model_copy(update={"seed": seed})
         *_, last = fit(seeded, training, CLASSES)
         loss, accuracy = mean_loss_and_accuracy(last.weight, last.bias, held_out)
         accuracies.append(100 * accuracy)
         losses.append(loss)
-        growths.append(growth(seeded, training))
+        margins.append(first_margin(seeded, training))
     each = " / ".join(f"{accuracy:.2f}" for accuracy in accuracies)
     return (
         f"| {name} | {x.shape[1]:,} | {each} | {np.mean(accuracies):.3f} | {np.mean(losses):.4f}"
-        f" | {max(growths):.1f} |"
+        f" | {max(margins):.1e} |"
     )
 
 

@@ -4,7 +4,8 @@ Out: a folder with the files, checked, and dataset.json, which says how to read 
 - {"format": "idx", "classes": [...]}: the four IDX files of a data set in `known_datasets`;
 - {"format": "torchvision", "class": ..., "train": {...}, "test": {...}}: the files that this class
   in torchvision.datasets reads, with its arguments for each split;
-- {"format": "pictures"}: the folders train/CLASS and perhaps test/CLASS;
+- {"format": "pictures", "folders": {"train": ...}}: the folders train/CLASS and perhaps test/CLASS,
+  and which of the user's folders each was;
 - {"format": "shards"}: tar files in the folders train and perhaps test, each with an index.
 What came from a URL has "objects" too, the SHA-256 of each file there.
 """
@@ -12,7 +13,7 @@ What came from a URL has "objects" too, the SHA-256 of each file there.
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
@@ -58,6 +59,8 @@ class DownloadParams(Params):
             )
         if dataset in TORCHVISION_DATASETS or is_url(dataset) or _exists(_path(dataset)):
             return dataset
+        if _exists(_path(f"{dataset}.dvc")):
+            raise ValueError(f"pictures that are here: `dvc pull {dataset}.dvc` fetches them")
         similar = ", ".join(similar_names(dataset))
         raise ValueError(
             "a data set's name (`python -m stages.download --list`), or the path of a folder, zip"
@@ -91,7 +94,7 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
             with TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=part) as scratch:
                 objects = fetch_folder(name, Path(scratch))
                 form = _copy_fetched(Path(scratch), name, part)
-            _describe(part, title(name), {"format": form, "objects": objects})
+            _describe(part, title(name), {**form, "objects": objects})
         print(f"note: DVC does not notice changes to {name}; {AFTER_A_CHANGE}")
     else:
         source = _path(name)
@@ -100,7 +103,7 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
             raise ValueError(f"{name}: overlaps with {raw}; expected pictures outside of it")
         with whole_folder(raw) as part:
             folder_name = outer.name if outer.is_dir() else outer.name.partition(".")[0]
-            _describe(part, folder_name, {"format": _copy(source, part, shutil.copyfile)})
+            _describe(part, folder_name, _copy(source, part, str(PurePath(name)), shutil.copyfile))
         if not outer.is_relative_to(watched.resolve()):
             print(
                 f"note: {name} is outside of {watched}, so DVC does not notice changes to it;"
@@ -108,22 +111,27 @@ def download(params: DownloadParams, watched: Path, raw: Path) -> None:
             )
 
 
-def _copy(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> str:
-    """Put pictures or shards into `raw`; the name of their format."""
+def _copy(
+    source: Path, raw: Path, shown: str, place: Callable[[Path, Path], Any]
+) -> Mapping[str, Any]:
+    """Put pictures or shards, which the user calls `shown`, into `raw`; return their format."""
     if source.is_dir() and shards_in(source):
         copy_shards(source, raw, place)
-        return "shards"
-    copy_pictures(source, raw, place)
-    return "pictures"
+        return {"format": "shards"}
+    folders = copy_pictures(source, raw, place)
+    names = {
+        split: f"{shown}/{folder}" if folder.parts else shown for split, folder in folders.items()
+    }
+    return {"folders": names, "format": "pictures"}
 
 
-def _copy_fetched(folder: Path, url: str, raw: Path) -> str:
-    """Move what was fetched from `url`, a folder's content or an archive; its format's name."""
+def _copy_fetched(folder: Path, url: str, raw: Path) -> Mapping[str, Any]:
+    """Move what was fetched from `url`, a folder's content or an archive; return its format."""
     files = [path for path in folder.iterdir() if path.is_file()]
     is_alone = len(files) == len(list(folder.iterdir())) == 1
     source = files[0] if is_alone and is_archive(files[0]) else folder
     try:
-        return _copy(source, raw, Path.rename)
+        return _copy(source, raw, url.rstrip("/"), Path.rename)
     except ValueError as error:
         raise ValueError(str(error).replace(str(source), url)) from None
 
@@ -153,6 +161,7 @@ def _check_replaceable(raw: Path) -> None:
 def _describe(folder: Path, name: str, description: Mapping[str, Any]) -> None:
     published = TORCHVISION_DATASETS.get(name)
     origin = {
+        "handwriting": published.handwriting if published else False,
         "licence": published.licence if published else None,
         "name": name,
         "source": published.source if published else None,

@@ -2,6 +2,7 @@
 
 In: pictures, and the file that `train` wrote, which alone says how a picture is prepared.
 Out: a line per picture. NumPy is enough for it: an answer takes less time than `import torch`.
+Where the package is installed, this is the command `logreg-predict`, in any folder.
 """
 
 import csv
@@ -109,7 +110,10 @@ def model_of_the_pipeline() -> Path:
 
     pipeline = Path("dvc.yaml")
     if not pipeline.is_file():
-        raise FileNotFoundError("no dvc.yaml in this folder; name the model with --model")
+        raise FileNotFoundError(
+            "--model: found none, and no dvc.yaml in this folder that names one; expected the file"
+            " that `train` wrote, such as --model model.safetensors"
+        )
     artifacts = (yaml.safe_load(pipeline.read_text(encoding="utf-8")) or {}).get("artifacts", {})
     models = [artifact["path"] for artifact in artifacts.values() if artifact["type"] == "model"]
     if len(models) != 1:
@@ -122,6 +126,11 @@ def load_model(path: Path) -> Model:
 
     Raises FileNotFoundError or ValueError, with what is wrong.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected a model: `dvc repro` makes it, `dvc pull` fetches it,"
+            " and --model names one that is somewhere else"
+        )
     model = Model.load(path)
     if model.weight.shape[1] != feature_count(model.spec):
         raise ValueError(
@@ -168,5 +177,10 @@ def main(
         raise typer.Exit(1)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Run `main` as the installed command."""
     run(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from stages.base.command import run
 from stages.base.whole_files import whole_folder
-from stages.images.folders import pictures_in
-from stages.sources.own_pictures import pictures_by_split
+from stages.sources.own_pictures import opened
 from stages.sources.portable_names import composed
 
 SHARD_PICTURES = 10_000  # in each shard, or fewer, if these have more than:
@@ -33,13 +32,13 @@ def write_shards(folder: Path, out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: exists already; expected the name of a new folder")
-    try:
-        pictures_in(folder)  # raises an error for links that lead in circles
-        splits = pictures_by_split(folder)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from None
-    with whole_folder(out) as part:
-        for split, pictures in splits.items():
+    with opened(folder, folder.parent) as layout, whole_folder(out) as part:
+        for split in layout.classes:
+            pictures = {
+                name: layout.folder / origin
+                for name, origin in layout.origins.items()
+                if name.startswith(f"{split}/")
+            }
             (part / split).mkdir()
             numbers = iter(range(len(pictures)))
             shards = 0

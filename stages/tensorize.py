@@ -6,13 +6,15 @@ out. The validation split is held out of the remaining training images. Images a
 so that the files' hashes do not depend on floating-point arithmetic.
 """
 
+import json
 from contextlib import ExitStack
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from typer import Option
 
 from stages.base.canonical_text import csv_text
@@ -28,6 +30,7 @@ from stages.images.inputs import feature_count, with_features
 from stages.images.preprocessing import EDGE, Preprocessing
 from stages.images.readers import Dataset, read_dataset
 from stages.images.splits import (
+    automatic_validation,
     check_classes,
     check_duplicates,
     check_readable,
@@ -36,38 +39,52 @@ from stages.images.splits import (
     name_classes,
 )
 from stages.images.stored_images import StoredImages
+from stages.images.survey import survey
+
+AUTO = "auto"
+Auto = Literal["auto"]
 
 
 def _one_or_three(value: Any) -> Any:
     if isinstance(value, bool):  # True equals 1
-        raise ValueError("1 or 3")
+        raise ValueError("1, 3 or auto")
     return number(value)
 
 
 def _height_and_width(value: Any) -> Any:
-    if value is None:
-        return None
+    if value in (None, AUTO):
+        return value
     sides = value if isinstance(value, list | tuple) else [value, value]
     sides = [number(side) for side in sides]
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= EDGE for side in sides):
-        raise ValueError(f"pixels per side, or [height, width], 1 to {EDGE}; or null")
+        raise ValueError(f"pixels per side, or [height, width], 1 to {EDGE}; or auto")
     return tuple(sides)
 
 
-def _count_or_share(value: float) -> float:
-    if value >= 1 and not value.is_integer():
-        raise ValueError("a whole number of images, or a share below 1")
+def _count_or_share(value: Any) -> Any:
+    amount = value if value == AUTO else number(value)
+    if amount == AUTO:
+        return amount
+    is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+    if not is_number or not 0 <= amount < inf or (amount >= 1 and amount != int(amount)):
+        raise ValueError("a whole number of images, a share below 1, or auto")
+    return float(amount)
+
+
+def _true_or_false(value: Any) -> Any:
+    if value != AUTO and not isinstance(value, bool):
+        raise ValueError("true, false or auto")
     return value
 
 
 class TensorizeParams(Params):
     """Section `tensorize` of params.yaml."""
 
-    channels: Annotated[Literal[1, 3], BeforeValidator(_one_or_three)] = Field(
-        description="1 for grey, 3 for colour"
+    channels: Annotated[Literal[1, 3, "auto"], BeforeValidator(_one_or_three)] = Field(
+        description="1 for grey, 3 for colour, or auto"
     )
-    size: Annotated[tuple[int, int] | None, BeforeValidator(_height_and_width)] = Field(
-        description=f"pixels per side, or [height, width], 1 to {EDGE}; null keeps their size"
+    size: Annotated[tuple[int, int] | Auto | None, BeforeValidator(_height_and_width)] = Field(
+        description=f"pixels per side, or [height, width], 1 to {EDGE}; or auto"
     )
     fit: Literal["crop", "pad"] = Field(
         description="crop or pad: how a picture of another shape is made to fit"
@@ -75,7 +92,9 @@ class TensorizeParams(Params):
     features: Literal["gradients", "pixels"] = Field(
         description="gradients or pixels: what the model sees of an image"
     )
-    deskew: bool = Field(description="true or false: shear handwriting upright first")
+    deskew: Annotated[bool | Auto, BeforeValidator(_true_or_false)] = Field(
+        description="true, false or auto: shear handwriting upright first"
+    )
     shift: Integer = Field(
         ge=0,
         le=100,
@@ -84,20 +103,14 @@ class TensorizeParams(Params):
     test: Real = Field(
         gt=0, lt=1, description="share of each class to test on if the data set has no test split"
     )
-    validation: Annotated[Real, AfterValidator(_count_or_share)] = Field(
-        ge=0,
-        description="training images held out to choose params by: a count, or a share below 1",
+    validation: Annotated[float | Auto, BeforeValidator(_count_or_share)] = Field(
+        description="training images held out to choose params by: a count, a share below 1 or auto"
     )
     seed: Seed = Field(description="of the choice of test and validation images, 0 to 2**63 - 1")
     skip_broken: bool = Field(description="true or false: leave out and list unreadable pictures")
     allow_duplicates: bool = Field(
         description="true or false: only count test images that are also training images"
     )
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How each picture becomes an image."""
-        return Preprocessing(self.channels, self.size, self.fit)
 
 
 def tensorize(
@@ -109,7 +122,8 @@ def tensorize(
     skipped_path: Path,
 ) -> None:
     """Decode the pictures in `raw`; write three splits and the list of what was left out."""
-    dataset, preprocessing, scratch = read_dataset(raw), params.preprocessing, train_path.parent
+    dataset, scratch = read_dataset(raw), train_path.parent
+    preprocessing = preprocessing_for(params, dataset)
     with whole_files() as outputs, ExitStack() as files:
         images, skipped = files.enter_context(collect(dataset.train, preprocessing, scratch))
         own_test = None
@@ -118,11 +132,18 @@ def tensorize(
             skipped = skipped + more
         check_readable(skipped, params.skip_broken)
         classes, splits = make_splits(params, dataset, images, own_test)
-        spec = InputSpec(*images.shape, params.fit, params.deskew, params.features)
+        deskew = dataset.handwriting if isinstance(params.deskew, str) else params.deskew
+        spec = InputSpec(*images.shape, params.fit, deskew, params.features)
+        decided = {
+            "channels": spec.channels,
+            "size": [spec.height, spec.width],
+            "deskew": deskew,
+            "validation": validation_amount(params, len(splits[0]) + len(splits[1])),
+        }
         origin = replace(
             dataset.origin,
             counts=dict(zip(("train", "validation", "test"), map(len, splits), strict=True)),
-            params=params.model_dump(mode="json"),
+            params=params.model_dump(mode="json") | decided,
         )
         for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
             testing = path == test_path  # `evaluate` shows images, and names them
@@ -143,8 +164,26 @@ def tensorize(
             "train {}, validation {}, test {} images of".format(*map(len, splits)),
             f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",
         )
+        if automatic := [name for name in decided if getattr(params, name) == AUTO]:
+            print("auto:", ", ".join(f"{name} {json.dumps(decided[name])}" for name in automatic))
     if skipped:
         print(f"unreadable pictures left out: {len(skipped)}, listed in {skipped_path}")
+
+
+def preprocessing_for(params: TensorizeParams, dataset: Dataset) -> Preprocessing:
+    """How each picture becomes an image; `auto` means as the training pictures suggest."""
+    channels, size = params.channels, params.size
+    if isinstance(channels, str) or isinstance(size, str):
+        found = survey(dataset.train)
+        channels = found.channels if isinstance(channels, str) else channels
+        size = found.size if isinstance(size, str) else size
+    return Preprocessing(channels, size, params.fit)
+
+
+def validation_amount(params: TensorizeParams, available: int) -> float:
+    """How many of the training images `available` to hold out: a count, or a share below 1."""
+    amount = params.validation
+    return automatic_validation(available) if isinstance(amount, str) else amount
 
 
 def make_splits(
@@ -159,13 +198,14 @@ def make_splits(
     check_duplicates(images, own_test, params.allow_duplicates)
     classes, images, test = name_classes(dataset, images, own_test)
     if test is None:
-        images, test = hold_out(images, params.test, f"test {params.seed}")
-    if params.validation >= len(images):
+        images, test = hold_out(images, params.test, f"test {params.seed}", dataset.key_of)
+    amount = validation_amount(params, len(images))
+    if amount >= len(images):
         raise ValueError(
-            f"tensorize.validation: found {params.validation:g}; expected less than"
+            f"tensorize.validation: found {amount:g}; expected less than"
             f" {len(images)}, the number of training images, or a share below 1"
         )
-    train, validation = hold_out(images, params.validation, f"validation {params.seed}")
+    train, validation = hold_out(images, amount, f"validation {params.seed}", dataset.key_of)
     check_classes(classes, images.labels, test.labels, train.labels)
     return classes, (train, validation, test)
 

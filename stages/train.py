@@ -8,14 +8,14 @@ machine, whatever its threads or device.
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, fields
-from functools import partial
-from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from typer import Option
 
@@ -28,15 +28,7 @@ from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
 from stages.training.data import Examples, read_splits
 from stages.training.history import History, Row
-from stages.training.loop import (
-    CPU,
-    GROWTH_STEPS,
-    LARGE_GROWTH,
-    Step,
-    error_growth,
-    fit,
-    relative_noise,
-)
+from stages.training.loop import CPU, Disturb, Step, fit
 from stages.training.processes import (
     errors_told_to_torchrun,
     joined_processes,
@@ -45,6 +37,7 @@ from stages.training.processes import (
     use_threads,
 )
 from stages.training.settings import TrainParams
+from stages.training.stability import LIMIT, Twin, other_roundings, stable_learning_rate
 
 LARGE_GAP = 0.25  # nats
 
@@ -103,36 +96,51 @@ def train(
             bar.update(state.iteration)
             if processes.first:
                 print(f"resuming after iteration {state.iteration}")
-        run_fit = partial(fit, params, training, classes, processes, device)
-        steps = run_fit(resume=(state.iteration, state.tensors) if state else None)
-        noisy = run_fit(disturb=partial(relative_noise, generator=torch.Generator().manual_seed(0)))
-        for step, twin in zip_longest(steps, islice(noisy, 0 if state else GROWTH_STEPS)):
+
+        def run_fit(
+            params: TrainParams,
+            disturb: Disturb | None,
+            resume: tuple[int, Sequence[Tensor]] | None = None,
+        ) -> Iterator[Step]:
+            return fit(params, training, classes, processes, device, resume, disturb)
+
+        resume = (state.iteration, state.tensors) if state else None
+        twin = Twin(run_fit(params, other_roundings(), resume), params.iterations)
+        for step in run_fit(params, None, resume):
             bar.update()
+            twin.follow(step)
             row = history.add(step)
             if processes.first:
                 if row:
                     bar.write(str(row), file=sys.stdout)
-                if twin and twin.iteration == min(GROWTH_STEPS, params.iterations):
-                    warn_of_growth(error_growth(step, twin))
                 if checkpoint.due and step.iteration < params.iterations:
                     checkpoint.keep(State(step.iteration, step.tensors, history.state))
+        if twin.margin > LIMIT:
+            rate = stable_learning_rate(params, run_fit)
+            if processes.first:
+                warn_of_instability(twin.margin, step.weight.numel() + step.bias.numel(), rate)
     if processes.first:
         names = [field.name for field in fields(Row)]
         with whole_files() as outputs:
             model = published(step, split, params)
             outputs.part(model_path).write_bytes(model.serialized())
             outputs.write_text(history_path, csv_text(names, map(astuple, history.rows)))
-            outputs.write_text(metrics_path, json_text(validation_metrics(history.rows[-1])))
+            measured = validation_metrics(history.rows[-1], len(validation))
+            outputs.write_text(metrics_path, json_text(measured))
         warn_of_gap(history.rows[-1])
         checkpoint.remove()
 
 
-def validation_metrics(row: Row) -> dict[str, float]:
-    """The last row of history, for choosing params; without a validation split, only its loss."""
+def validation_metrics(row: Row, images: int) -> dict[str, float]:
+    """The last row of history, for choosing params; without a validation split, only its loss.
+
+    images: in the validation split, on which the standard error of the choice depends.
+    """
     values = {
         "training_loss": row.training_loss,
         "validation_accuracy": row.validation_accuracy,
         "validation_cross_entropy": row.validation_loss,
+        "validation_images": images or None,
     }
     return {name: round(value, 6) for name, value in values.items() if value is not None}
 
@@ -147,15 +155,19 @@ def warn_of_gap(row: Row) -> None:
         )
 
 
-def warn_of_growth(growth: float) -> None:
-    """Print a note on standard error if rounding errors grow: the steps are too large."""
-    if growth > LARGE_GROWTH:
-        print(
-            f"note: rounding errors grow {growth:.1f}-fold in the first {GROWTH_STEPS} steps: the"
-            " learning rate is beyond the stable range, and other machines may get other bytes;"
-            " lower train.learning_rate",
-            file=sys.stderr,
-        )
+def warn_of_instability(margin: float, weights: int, stable: float | None) -> None:
+    """Print a note on standard error: other machines may get other bytes, and what rate helps.
+
+    margin: how many of the weights another machine is expected to publish differently.
+    """
+    remedy = "lower train.learning_rate"
+    if stable:
+        remedy += f"; {stable:g} is stable here"
+    print(
+        f"note: another machine is expected to publish {margin:.2g} of {weights} weights"
+        f" differently, since rounding errors grow at this learning rate: {remedy}",
+        file=sys.stderr,
+    )
 
 
 def main(

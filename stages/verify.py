@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from typer import Argument
 
 from stages.base.command import run
-from stages.formats.model_file import steps
+from stages.formats.model_file import straddling
 from stages.gate.lockfile import Lockfile
 from stages.gate.revisions import Revision, git, named
 
@@ -95,7 +95,7 @@ class Clone:
         cloned = git("clone", "--quiet", str(Path.cwd()), str(folder))
         if cloned.returncode:
             raise ValueError(f"git cannot clone {Path.cwd()}: {cloned.stderr.decode().strip()}")
-        for tracked in git("ls-files", "*.dvc").stdout.decode().splitlines():
+        for tracked in git("ls-files", "-z", "*.dvc").stdout.decode().split("\0")[:-1]:
             copy_tracked_data(Path(tracked), folder)  # pictures of one's own are not in git
         self.variables = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         # Where the files of the data set are here already, the clone copies and checks them.
@@ -149,22 +149,21 @@ class Clone:
 
 
 def copy_tracked_data(dvc_file: Path, folder: Path) -> None:
-    """Copy what a .dvc file of the working folder tracks to the same place in `folder`."""
+    """Copy what a .dvc file of the working folder tracks to the same place in `folder`.
+
+    Raises FileNotFoundError if it is not here.
+    """
     for out in yaml.safe_load(dvc_file.read_text(encoding="utf-8"))["outs"]:
         source = dvc_file.parent / out["path"]
         if source.is_dir():
             shutil.copytree(source, folder / source)
         elif source.is_file():
             shutil.copyfile(source, folder / source)
-
-
-def straddling(one: Weights, other: Weights) -> float:
-    """The expected number of weights that two runs publish differently.
-
-    Two float64 values a distance d apart lie on different sides of a rounding boundary with
-    probability d / s, where s is the step between published values. (N,), (N,) -> the sum.
-    """
-    return float((np.abs(one - other) / steps(one)).sum())
+        else:
+            raise FileNotFoundError(
+                f"{source} is not here, though {dvc_file} records it; `dvc pull` fetches it if a"
+                " remote has it"
+            )
 
 
 def verify(head: Revision, environments: Mapping[str, Environment]) -> int:

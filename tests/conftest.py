@@ -1,5 +1,6 @@
-"""Made-up images, and a web server of the tests' own."""
+"""Made-up images, a web server, a browser, and what the repository's results are about."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -7,11 +8,14 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import settings
 
+from scripts.chromium import MISSING, chromium
 from stages.formats.split_file import Split
 from tests.splits import pixel_split
 
@@ -21,6 +25,22 @@ settings.load_profile("busy machine")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def about_mnist() -> None:
+    """Skip the test in a fork: there, params.yaml, dvc.lock and data/ are about something else.
+
+    Whatever reads one of these in ROOT needs this fixture; all other tests have params and results
+    of their own.
+    """
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    dataset = params["download"]["dataset"]
+    if dataset == "MNIST":
+        lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
+        dataset = lock["stages"]["download"]["params"]["params.yaml"]["download"]["dataset"]
+    if dataset != "MNIST":
+        pytest.skip(f"the committed params and results are about {dataset}, not MNIST")
 
 
 @pytest.fixture
@@ -95,3 +115,13 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
             time.sleep(0.02)
     except ConnectionError:
         pass  # the client hung up, as it should
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if MISSING and os.environ.get("CI"):
+        pytest.fail(MISSING)
+    if MISSING:
+        pytest.skip(MISSING)
+    with chromium() as running:
+        yield running

@@ -1,6 +1,7 @@
 """Copies of this pipeline in git repositories of their own, and commands run there.
 
-A copy has params and pictures of the tests' own: the repository's belong to whoever works in it.
+A copy has params, pictures and a DVC configuration of the tests' own: the repository's belong to
+whoever works in it.
 """
 
 import os
@@ -21,6 +22,13 @@ from PIL import Image
 from tests.conftest import ROOT
 
 PARAMS = ROOT / "tests/pipeline/params.yaml"
+DVC_CONFIG = """\
+[core]
+    analytics = false
+    check_update = false
+[cache]
+    type = "reflink,hardlink,copy"
+"""  # without the remotes and the shared cache that a fork may have
 FIVE_LINES = """\
 cp -r ~/animals pictures/
 dvc add pictures/animals
@@ -59,10 +67,10 @@ def stages_run(output: str) -> list[str]:
 def copy_of_the_pipeline(folder: Path, *, own_params_and_pictures: bool = True) -> Path:
     """The files that the pipeline consists of, in a git repository of their own.
 
-    Unless `own_params_and_pictures`, params.yaml and pictures/ are the repository's.
+    Unless `own_params_and_pictures`, params.yaml, pictures/ and .dvc/config are the repository's.
     """
     folder.mkdir()
-    for name in ("stages", "data/.gitignore", ".dvc/config", ".dvc/.gitignore", ".dvc/plots"):
+    for name in ("stages", "data/.gitignore", ".dvc/.gitignore", ".dvc/plots"):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         if source.is_dir():
@@ -73,10 +81,12 @@ def copy_of_the_pipeline(folder: Path, *, own_params_and_pictures: bool = True) 
         shutil.copy(ROOT / name, folder / name)
     if own_params_and_pictures:
         shutil.copy(PARAMS, folder / "params.yaml")
+        (folder / ".dvc/config").write_text(DVC_CONFIG)
         (folder / "pictures").mkdir()
         (folder / "pictures/README.md").write_text("Put your pictures here.\n")
     else:
         shutil.copy(ROOT / "params.yaml", folder)
+        shutil.copy(ROOT / ".dvc/config", folder / ".dvc")
         shutil.copytree(ROOT / "pictures", folder / "pictures")
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
     run(folder, "git", "config", "user.name", "Test")

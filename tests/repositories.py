@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-IMAGES, BINS = 200, 7
+IMAGES, VALIDATION_IMAGES, BINS = 200, 900, 7
 METRICS, PREDICTIONS = "data/metrics.json", "data/predictions.csv"
 VALIDATION = "data/validation.json"
 PIPELINE: dict[str, Any] = {
@@ -66,6 +66,7 @@ def metrics(table: str) -> dict[str, Any]:
         "accuracy": round(fmean(hits), 6),
         "balanced_accuracy": round(fmean(map(fmean, of.values())), 6),
         "baseline_accuracy": round(max(map(len, of.values())) / len(rows), 6),
+        "classes": len({name for pair in pairs for name in pair}),
         "cross_entropy": round(fmean(float(row[2]) for row in rows), 6),
         "errors": hits.count(False),
         "images": len(rows),
@@ -143,6 +144,7 @@ class Repository:
         if validation:
             accuracy, loss = validation
             chosen_by |= {"validation_accuracy": accuracy, "validation_cross_entropy": loss}
+            chosen_by["validation_images"] = VALIDATION_IMAGES
         if self._measures_validation:
             self.write(VALIDATION, json.dumps(chosen_by, indent=2) + "\n")
         self.write(PREDICTIONS, table)

@@ -154,8 +154,19 @@ def pictures(tmp_path: Path) -> Path:
 COPIED = {
     f"train/{path}": path for path in ("猫 cat/1 (1).png", "猫 cat/2.JPG", "dog/deep/er/1.webp")
 }
-DESCRIPTION = {"format": "pictures", "licence": None, "name": "my pictures", "source": None}
-DESCRIBED = {"dataset.json": json.dumps(DESCRIPTION, indent=2) + "\n"}
+
+
+def described(source: Path) -> dict[str, str]:
+    """dataset.json for the pictures of `source`, whose classes stand in it directly."""
+    description = {
+        "folders": {"train": str(source)},
+        "format": "pictures",
+        "handwriting": False,
+        "licence": None,
+        "name": source.name.partition(".")[0],
+        "source": None,
+    }
+    return {"dataset.json": json.dumps(description, ensure_ascii=False, indent=2) + "\n"}
 
 
 def ask_for(raw: Path, dataset: Path) -> None:
@@ -179,10 +190,7 @@ def test_pictures_become_the_data_set(raw: Path, pictures: Path, kind: str) -> N
         ],
         "",
     )
-    name = "my pictures" if kind == "folder" else "packed 图"
-    assert contents(raw) == COPIED | {
-        "dataset.json": DESCRIBED["dataset.json"].replace("my pictures", name)
-    }
+    assert contents(raw) == COPIED | described(source)
     assert not list(raw.parent.glob(".*"))
 
 
@@ -221,14 +229,14 @@ download(DownloadParams(dataset=sys.argv[1]), Path("pictures"), Path(sys.argv[2]
     assert contents(raw) == {FIRST: "old"}
     ask_for(raw, pictures)
     assert start(raw, mirror="").communicate()[1] == ""
-    assert contents(raw) == COPIED | DESCRIBED
+    assert contents(raw) == COPIED | described(pictures)
 
 
 def test_of_three_runs_at_once_one_result_is_left_whole(raw: Path, pictures: Path) -> None:
     ask_for(raw, pictures)
     processes = [start(raw, mirror="") for _ in range(3)]
     assert [process.communicate()[1] for process in processes] == [""] * 3
-    assert contents(raw) == COPIED | DESCRIBED
+    assert contents(raw) == COPIED | described(pictures)
     assert not list(raw.parent.glob(".*"))
 
 
@@ -237,7 +245,7 @@ def test_nothing_is_left_of_the_previous_data_set(raw: Path, pictures: Path) -> 
     (raw / "train").mkdir()
     (raw / "train/old.png").touch()
     download(DownloadParams(dataset=str(pictures)), WATCHED, raw)
-    assert contents(raw) == COPIED | DESCRIBED
+    assert contents(raw) == COPIED | described(pictures)
 
 
 @pytest.mark.parametrize(
@@ -302,6 +310,7 @@ def test_idx_files_that_are_there_are_offered_to_the_fetch_with_the_user_s_mirro
     assert description == {
         "classes": list(DATASETS["FashionMNIST"].classes),
         "format": "idx",
+        "handwriting": False,
         "licence": "MIT",
         "name": "FashionMNIST",
         "source": "https://github.com/zalandoresearch/fashion-mnist",
@@ -325,6 +334,7 @@ def test_a_torchvision_data_set_is_described_for_its_reader(
     description = {
         "class": "EMNIST",
         "format": "torchvision",
+        "handwriting": True,
         "licence": "see its source",
         "name": "EMNIST-letters",
         "source": "https://www.westernsydney.edu.au/bens/home/reproducible_research/emnist",

@@ -270,8 +270,8 @@ def model_of_the_pipeline_in(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("x.png",), "error: no dvc.yaml in this folder; name the model with --model"),
-        (("x.png", "--model", "no such"), "error: no such: no such file; `dvc repro train` makes"),
+        (("x.png",), "error: --model: found none, and no dvc.yaml in this folder that names one;"),
+        (("x.png", "--model", "no such"), "error: no such: no such file; expected a model: `dvc "),
         (("x.png", "--model", "text"), "error: text: not a model of this pipeline ("),
         (("-", "--model", "a model.safetensors"), "error: no pictures there; expected files,"),
         (("x.png", "--json", "--csv"), "error: --json and --csv: expected one of them at most"),

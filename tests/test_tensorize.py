@@ -180,6 +180,75 @@ def test_idx_files_keep_their_pixels_and_labels(tmp_path: Path) -> None:
             assert (colour[name].images[:, channel] == splits[name].images[:, 0]).all()
 
 
+def auto(raw: Path, out: Path) -> tuple[dict[str, Split], dict[str, Any]]:
+    """The splits where all that can be is decided from the data, and what was decided."""
+    splits = run(raw, out, **dict.fromkeys(("channels", "size", "validation", "deskew"), "auto"))
+    found = dict(splits["test"].origin.params)
+    assert found.keys() == PARAMS.keys()
+    return splits, found
+
+
+def test_auto_decides_from_the_pictures_and_records_and_prints_it(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits, found = auto(raw, tmp_path / "grey")
+    assert {split.spec for split in splits.values()} == {InputSpec(1, 2, 3)}
+    assert (found["channels"], found["size"], found["deskew"], found["validation"]) == (
+        *(1, [2, 3]),
+        *(False, 0),
+    )
+    printed = "auto: channels 1, size [2, 3], deskew false, validation 0.0\n"
+    assert printed in capsys.readouterr().out
+
+    for value in range(300):
+        red = Image.new("RGB", (60, 50 + value % 3), (value % 250, value // 250, 99))
+        red.save(raw / "train" / "cat" / f"more {value}.png")
+    splits, found = auto(raw, tmp_path / "colour")
+    assert {split.spec.image_shape for split in splits.values()} == {(3, 48, 48)}
+    assert (found["channels"], found["size"], found["validation"]) == (3, [48, 48], 0.1)
+    assert [len(splits[name]) for name in OUTS] == [216, 24, 80]
+
+
+def test_auto_gives_the_same_files_as_the_values_that_it_decides(raw: Path, tmp_path: Path) -> None:
+    auto(raw, tmp_path / "auto")
+    values = {"channels": 1, "size": [2, 3], "validation": 0.0, "deskew": False}
+    run(raw, tmp_path / "set", **values)
+    assert contents(tmp_path / "auto") == contents(tmp_path / "set")
+
+
+def test_auto_deskews_data_sets_that_are_described_as_handwriting(
+    raw: Path, tmp_path: Path
+) -> None:
+    (raw / "dataset.json").write_text('{"format": "pictures", "handwriting": true}')
+    splits, found = auto(raw, tmp_path / "out")
+    assert found["deskew"] is True
+    assert splits["train"].spec.deskew
+
+
+def test_a_test_picture_of_another_size_is_resized_by_auto(with_test: Path, tmp_path: Path) -> None:
+    picture(with_test / "test" / "cat" / "large.png", 90, (30, 20))
+    splits, _ = auto(with_test, tmp_path / "out")
+    assert values(splits["test"]) == [30, 90, 40]
+
+
+def test_the_users_folder_names_pictures_but_does_not_choose_them(
+    raw: Path, tmp_path: Path
+) -> None:
+    before = run(raw, tmp_path / "before")
+    (raw / "train/cat/x.png").touch()
+    description = {"format": "pictures", "folders": {"train": "pictures/my {animals}"}}
+    (raw / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"such as pictures/my \{animals\}/cat/x\.png \(an empty"):
+        run(raw, tmp_path / "after")
+    after = run(raw, tmp_path / "after", skip_broken=True)
+    assert [values(split) for split in after.values()] == [values(s) for s in before.values()]
+    renamed = [
+        name.replace("train/", "pictures/my {animals}/", 1) for name in names(before["test"])
+    ]
+    assert names(after["test"]) == renamed
+    assert "\npictures/my {animals}/cat/x.png," in (tmp_path / "after/skipped.csv").read_text()
+
+
 def test_unreadable_pictures_are_an_error_or_are_left_out_and_listed(
     with_test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,8 +289,8 @@ def test_fit_and_channels_are_applied_and_recorded(raw: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("duplicate", "message"),
     [
-        ("test/dog/1.png", "1 of 2 test images are also training images"),
-        ("train/dog/99.png", "1 of 21 images are duplicates, which could land in both"),
+        ("test/cat/1.png", "1 of 2 test images are also training images"),
+        ("train/cat/99.png", "1 of 21 images are duplicates, which could land in both"),
     ],
 )
 def test_duplicates_are_an_error_unless_allowed(
@@ -229,7 +298,7 @@ def test_duplicates_are_an_error_unless_allowed(
 ) -> None:
     picture(raw / duplicate, 7)
     if duplicate.startswith("test"):
-        picture(raw / "test" / "cat" / "1.png", 30)
+        picture(raw / "test" / "dog" / "1.png", 30)
     with pytest.raises(ValueError, match=rf"^{message}.*{duplicate} \(same as {name_of(7)}\)"):
         run(raw, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -279,6 +348,7 @@ def test_unusable_pictures_are_an_error_before_anything_is_written(
         ("size", ["24", 32], (24, 32)),
         ("size", 10_000, (10_000, 10_000)),
         ("size", None, None),
+        *((key, "auto", "auto") for key in ("channels", "size", "validation", "deskew")),
         ("channels", "3", 3),
         ("channels", 1.0, 1),
         ("validation", "1e3", 1000.0),
@@ -305,7 +375,7 @@ WRONG: dict[str, list[Any]] = {
     "features": ["pixel", "", None, True, 1, ["pixels"]],
     "deskew": [0, 1, "yes", None, "true", "pixels"],
     "test": [0, 1, -0.1, 1.5, "some", None, True, float("nan")],
-    "validation": [-1, 1.5, "all", None, True, float("inf"), float("nan")],
+    "validation": [-1, 1.5, "all", None, True, float("inf"), float("nan"), [1]],
     "seed": [-1, 2**63, 0.5, None, True, "x"],
     "skip_broken": [0, 1, "yes", None, "true"],
     "allow_duplicates": [0, "no", None],

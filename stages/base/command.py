@@ -1,13 +1,14 @@
 """How a stage's function becomes a command: its help, its one-line errors, its exit codes."""
 
 import functools
-import inspect
 import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable
+from inspect import getdoc, signature
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -50,8 +51,16 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Logs show each line as it is printed, and a name that is not Unicode raises no error.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    required = [p for p in signature(command).parameters.values() if p.default is p.empty]
+    if params and required and len(sys.argv) == 1:
+        stage = Path(sys.argv[0]).stem
+        _report(
+            f"error: found no options; expected those in dvc.yaml: `dvc repro {stage}` runs it"
+            f" with them, `dvc repro --dry --force --single-item {stage}` prints the command"
+        )
+        sys.exit(2)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    sections = [inspect.getdoc(command), _params_help(params) if params else None]
+    sections = [getdoc(command), _params_help(params) if params else None]
     app.command(help="\n\n".join(filter(None, sections)))(guarded)
     app()
 
@@ -61,8 +70,13 @@ def message(error: OSError | ValueError) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:  # the system's: omit its number
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    return _cut(re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _cut(word[0], MAX_WORD), line), MAX_LINE)
+    words = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _cut(word[0], MAX_WORD), printable(text))
+    return _cut(words, MAX_LINE)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters escaped: names come from files that anyone may send."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _cut(text: str, length: int) -> str:

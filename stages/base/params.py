@@ -51,6 +51,20 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(number)]
 Real = Annotated[FiniteFloat, BeforeValidator(number)]
 
 
+def parse_yaml(content: bytes, where: str) -> Any:
+    """The document in a YAML file, with numbers as DVC reads them.
+
+    Raises ValueError that names the file, `where`, if it is not valid YAML.
+    """
+    try:
+        return yaml.load(content.decode(), _Loader)  # noqa: S506  # a SafeLoader
+    except RecursionError:
+        raise ValueError(f"{where}: not valid YAML: nested too deeply") from None
+    except Exception as error:  # PyYAML raises LookupError and others for a bad `!!int`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{where}: not valid YAML: {reason}") from None
+
+
 def _read_yaml(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected the pipeline's params")
@@ -58,13 +72,7 @@ def _read_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: not a regular file; expected the pipeline's params")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: found more than {MAX_BYTES:,} bytes; expected a page of params")
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  # a SafeLoader
-    except RecursionError:
-        raise ValueError(f"{path}: not valid YAML: nested too deeply") from None
-    except Exception as error:  # PyYAML raises LookupError and others for a bad `!!int`
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: not valid YAML: {reason}") from None
+    return parse_yaml(path.read_bytes(), str(path))
 
 
 class Params(BaseModel):

@@ -44,6 +44,16 @@ def steps(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(spacing, GRID)
 
 
+def straddling(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The expected number of weights that two runs publish differently.
+
+    Two float64 values a distance d apart lie on different sides of a rounding boundary with
+    probability d / s, at most 1, where s is the step between published values. (N,), (N,) -> the
+    sum.
+    """
+    return float(np.minimum(np.abs(one - other) / steps(one), 1).sum())
+
+
 @dataclass(frozen=True)
 class Model:
     """Multinomial logistic regression: P(class k | features x) = softmax(W x / 255 + b)_k.

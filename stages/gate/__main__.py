@@ -14,6 +14,7 @@ from typer import Option
 from stages.base.command import run
 from stages.base.params import number
 from stages.gate.changes import what_changed
+from stages.gate.dvc_commands import modified_data
 from stages.gate.lockfile import load_yaml
 from stages.gate.report import Report, error_json, error_markdown, json_text, markdown, terminal
 from stages.gate.results import Results
@@ -43,6 +44,11 @@ def gate(base_revision: str | None, params: Path, accept_new_test_set: bool) -> 
     now = Results.load(WORKING_TREE, rules)
     if now is None:
         raise ValueError("dvc.lock: found no metrics; run `dvc repro`, which measures them")
+    if modified := modified_data():
+        raise ValueError(
+            f"dvc.lock does not record the {modified[0]} that is here; `dvc checkout` restores the"
+            " recorded one, `dvc repro` records what the code makes"
+        )
     before = Results.load(base, rules)
     verdict = judge(rules, now, before, accepted_at(base, params), accept_new_test_set)
     return Report(base, verdict, what_changed(base))

@@ -1,13 +1,11 @@
 """What besides the metrics differs between a base and the working tree: params, code and data."""
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
+from stages.gate.dvc_commands import params_diff
 from stages.gate.lockfile import PIPELINE, Lockfile
-from stages.gate.revisions import WORKING_TREE, Revision, last_line
+from stages.gate.revisions import WORKING_TREE, Revision
 from stages.gate.rules import SECTION
 
 PACKAGES = "requirements.lock"
@@ -63,12 +61,7 @@ def what_changed(base: Revision) -> Changes:
 
 
 def _params_diff(base: Revision) -> list[Change]:
-    command = [sys.executable, "-m", "dvc", "params", "diff", "--json", str(base.commit)]
-    result = subprocess.run(command, capture_output=True, check=False)
-    # DVC leaves out what it cannot read, with a warning and exit code 0.
-    if result.returncode or b"failed to load params" in result.stderr:
-        raise OSError(f"dvc params diff: {last_line(result)}")
-    files = json.loads(result.stdout or b"{}")
+    files = params_diff(str(base.commit))
     return sorted(
         (
             Change(name, change.get("old"), change.get("new"))

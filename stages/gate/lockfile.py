@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Self, TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from stages.base.params import parse_yaml
 from stages.gate.revisions import Revision
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+MAX_BYTES = 2**22  # of YAML, which is slow to read
 REMEDY = "run `dvc repro` and commit what it writes"
 
 
 class _File(BaseModel):
-    path: str
+    path: str = Field(max_length=1024)
     md5: str | None = None
 
 
@@ -90,6 +91,16 @@ class Lockfile:
         deps = {dep.path: dep.md5 for stage in self.lock.stages.values() for dep in stage.deps}
         return {path: md5 for path, md5 in deps.items() if path not in self.outs}
 
+    @property
+    def params(self) -> dict[str, Any]:
+        """The params that the stages read, by their full names."""
+        params: dict[str, Any] = {}
+        for stage in self.lock.stages.values():
+            for section in stage.params.values():
+                for name, value in section.items():  # a key may stand here and in its section
+                    params |= flat({name: value})
+        return params
+
     def options(self, stage: str) -> dict[str, str]:
         """The options of a stage's command and their values. Raises ValueError if it never ran."""
         if stage not in self.lock.stages:
@@ -157,10 +168,8 @@ class Lockfile:
         ]
         if stale:
             more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
-            raise ValueError(
-                f"{self.revision.where(LOCK)} is out of date: {', '.join(stale[:3])}{more};"
-                f" {REMEDY}"
-            )
+            first = ", ".join(line[:200] for line in stale[:3])
+            raise ValueError(f"{self.revision.where(LOCK)} is out of date: {first}{more}; {REMEDY}")
 
     def _stale_commands(self) -> list[str]:
         stages = self.lock.stages
@@ -178,7 +187,7 @@ class Lockfile:
                 stale += [
                     f"{key} in {path} has changed"
                     for key, value in recorded.items()
-                    if _plain(_lookup(found, key)) != _plain(value)
+                    if not _equal(_lookup(found, key), value)
                 ]
         return stale
 
@@ -214,13 +223,9 @@ def _is_folder(md5: str | None) -> bool:
 def load_yaml(revision: Revision, path: str) -> Any:
     """The document at `path`, None if there is no file. Raises ValueError if it is not YAML."""
     content = revision.read(path)
-    if content is None:
-        return None
-    try:
-        return yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{revision.where(path)}: not valid YAML: {reason}") from None
+    if content is not None and len(content) > MAX_BYTES:
+        raise ValueError(f"{revision.where(path)}: found more than {MAX_BYTES:,} bytes of YAML")
+    return None if content is None else parse_yaml(content, revision.where(path))
 
 
 def _load(revision: Revision, path: str, model: type[Document]) -> Document:
@@ -236,6 +241,21 @@ def _load(revision: Revision, path: str, model: type[Document]) -> Document:
         ) from None
 
 
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested objects by dotted name, such as `recall.8`.
+
+    Raises ValueError if two of them have the same name.
+    """
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        full = f"{prefix}{name}"
+        inner = flat(value, f"{full}.") if isinstance(value, dict) else {full: value}
+        if values.keys() & inner.keys():
+            raise ValueError(f"found {full[:40]!r} twice")
+        values |= inner
+    return values
+
+
 def _lookup(document: Any, key: str) -> Any:
     """The value under `key`, which may be dotted, or None."""
     if isinstance(document, dict) and key in document:
@@ -245,15 +265,22 @@ def _lookup(document: Any, key: str) -> Any:
     return document
 
 
-def _plain(value: Any) -> Any:
-    """`value` with numbers as floats: PyYAML reads 1e-5, and the 1e-05 DVC writes, as text."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, bool):
-        return str(value)  # True is not 1
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
+def _equal(one: Any, other: Any, compared: set[tuple[int, int]] | None = None) -> bool:
+    """Whether two values in YAML are the same; true is not 1, though Python says so.
+
+    compared: the pairs met so far. Aliases in YAML can repeat a pair without end.
+    """
+    compared = set() if compared is None else compared
+    pair = (id(one), id(other))
+    if pair in compared:
+        return True
+    if isinstance(one, dict) and isinstance(other, dict):
+        compared.add(pair)
+        same_keys = one.keys() == other.keys()
+        return same_keys and all(_equal(one[key], other[key], compared) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        compared.add(pair)
+        return len(one) == len(other) and all(
+            _equal(*both, compared) for both in zip(one, other, strict=True)
+        )
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

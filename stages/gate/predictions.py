@@ -76,6 +76,12 @@ class Predictions:
         }
         return {name: round(value, 6) for name, value in metrics.items()}
 
+    def bin_of(self, bins: int) -> NDArray[np.int64]:
+        """The bin of confidence of each image, (N,), from 1; each includes its upper edge."""
+        if self.confidence is None:
+            raise TypeError("predictions without confidence have no bins")
+        return np.clip(np.ceil(self.confidence * bins), 1, bins).astype(np.int64)
+
     def calibration_error(self, confidence: Floats, bins: int) -> tuple[float, float]:
         """The expected calibration error, and by how much the rounding of confidences may move it.
 
@@ -83,9 +89,8 @@ class Predictions:
         rounded. That takes its gap from one bin's sum and adds it to another's.
         """
         scaled = confidence * bins
-        bin_of = np.clip(np.ceil(scaled), 1, bins)
         gaps = confidence - self.hits
-        sums = np.bincount(np.unique(bin_of, return_inverse=True)[1], gaps)
+        sums = np.bincount(np.unique(self.bin_of(bins), return_inverse=True)[1], gaps)
         edge = np.rint(scaled)
         moves = (np.abs(scaled - edge) <= bins * ROUNDING) & (edge > 0) & (edge < bins)
         images = len(gaps)
@@ -144,8 +149,8 @@ def parse_predictions(content: bytes, where: str) -> Predictions:
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: not valid CSV: {error}; {REMEDY}") from None
     if header not in (COLUMNS, [*COLUMNS, CONFIDENCE]):
-        found = ",".join(header)[:80] or "none"
-        raise ValueError(f"{where}: found the columns {found}; expected {','.join(COLUMNS)}")
+        found = ",".join(header)[:80]
+        raise ValueError(f"{where}: found the columns {found!r}; expected {','.join(COLUMNS)}")
     if not rows:
         raise ValueError(f"{where}: found no predictions; {REMEDY}")
     for number, row in enumerate(rows, start=2):
@@ -156,6 +161,9 @@ def parse_predictions(content: bytes, where: str) -> Predictions:
                 f"{' and a confidence of at most 1' if CONFIDENCE in header else ''}; {REMEDY}"
             )
     pictures, actual, predicted, *numbers = zip(*rows, strict=True)
+    if len(set(pictures)) < len(pictures):
+        twice = Counter(pictures).most_common(1)[0][0]
+        raise ValueError(f"{where}: found {twice[:80]!r} twice; expected each once; {REMEDY}")
     return Predictions(pictures, actual, predicted, *(np.array(n, np.float64) for n in numbers))
 
 

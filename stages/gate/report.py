@@ -1,6 +1,7 @@
 """A verdict and what changed -> text for a terminal, Markdown for a pull request, or JSON."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import typer
 
+from stages.base.command import printable
 from stages.gate.changes import Change, Changes
 from stages.gate.revisions import Revision
 from stages.gate.verdict import FAILURES, MetricVerdict, Verdict
@@ -34,7 +36,7 @@ class Report:
             return f"FAILED against {self.base.name}: {'; '.join(map(_reason, failed))}."
         if self.verdict.images is None:
             note = "; ".join(self.verdict.notes)
-            return f"PASSED against {self.base.name}: every metric is within its limit; {note}."
+            return f"PASSED against {self.base.name}: {note}."
         if all(judged.outcome == "same" for judged in self.verdict.metrics):
             return f"PASSED against {self.base.name}: every metric is the same."
         accepted = [j.metric for j in self.verdict.metrics if j.outcome == "worse, accepted"]
@@ -53,7 +55,7 @@ class Report:
     def remarks(self) -> list[str]:
         """What else a reader must know, one line each."""
         altered = [f"the rules have changed: {_change(change)}" for change in self.changes.rules]
-        return [*self.verdict.notes, *altered]
+        return [*self.verdict.notes, *self.verdict.warnings, *altered]
 
     @property
     def images(self) -> list[str]:
@@ -93,10 +95,17 @@ def changed_lines(changes: Changes) -> list[str]:
 def terminal(report: Report) -> str:
     """Text with ANSI colours, which `typer.echo` removes where there is no terminal."""
     failed = bool(report.verdict.failed)
-    lines = [typer.style(_clean(report.sentence), fg="red" if failed else "green", bold=True), ""]
+    lines = [
+        typer.style(printable(report.sentence), fg="red" if failed else "green", bold=True),
+        "",
+    ]
     lines += columns(HEADER, report.rows, NUMBERS)
     for title, entries in report.sections:
-        lines += ["", typer.style(title, bold=True), *(f"  {_clean(entry)}" for entry in entries)]
+        lines += [
+            "",
+            typer.style(title, bold=True),
+            *(f"  {printable(entry)}" for entry in entries),
+        ]
     return "\n".join(lines)
 
 
@@ -151,7 +160,7 @@ def columns(
     header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int]
 ) -> list[str]:
     """A table as aligned lines, the columns in `numbers` to the right; failures in red."""
-    table = [[_clean(cell) for cell in row] for row in (header, *rows)]
+    table = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     right = set(numbers)
     lines = []
@@ -160,8 +169,8 @@ def columns(
             cell.rjust(width) if index in right else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        failed = row[-1].startswith(FAILURES)
-        lines.append("  ".join([*cells[:-1], typer.style(row[-1], fg="red" if failed else None)]))
+        last = typer.style(row[-1], fg="red") if row[-1].startswith(FAILURES) else row[-1]
+        lines.append("  ".join([*cells[:-1], last]).rstrip())
     return lines
 
 
@@ -177,7 +186,7 @@ def _row(judged: MetricVerdict) -> tuple[str, ...]:
         "-" if judged.base is None else f"{judged.base:.6f}",
         f"{judged.now:.6f}",
         "-" if judged.change is None else f"{judged.change:+.6f}",
-        f"{test.interval[0]:+.6f} to {test.interval[1]:+.6f}" if test else "-",
+        f"{test.interval[0]:+.6f} to {test.interval[1]:+.6f}" if test and test.interval else "-",
         p_text(test.p_value) if test else "-",
         _verdict(judged),
     )
@@ -188,7 +197,7 @@ def _verdict(judged: MetricVerdict) -> str:
     if judged.outcome == "BEYOND ITS LIMIT":
         return f"{judged.outcome} {rule.limit:g}"
     if judged.outcome == "worse, within tolerance":
-        return f"{judged.outcome} {rule.tolerance:g}"
+        return f"{judged.outcome} {judged.tolerance:.3g}"
     return judged.outcome
 
 
@@ -225,11 +234,13 @@ def _judged(judged: MetricVerdict) -> dict[str, Any]:
         "base": judged.base,
         "now": judged.now,
         "change": judged.change,
-        "interval": list(test.interval) if test else None,
+        "interval": list(test.interval) if test and test.interval else None,
         "p": test.p_value if test else None,
         "verdict": judged.outcome.lower(),
         "failed": judged.failed,
-        "rule": rule.model_dump(exclude_none=True) | {"alpha": rule.alpha},
+        "tolerance": judged.tolerance,
+        "rule": rule.model_dump(exclude_none=True)
+        | {"alpha": rule.alpha, "tolerance": "auto" if rule.tolerance is None else rule.tolerance},
     }
 
 
@@ -248,12 +259,8 @@ def _dumped(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
-def _clean(text: str) -> str:
-    """`text` without control characters: names come from files that anyone may send."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _escaped(text: str) -> str:
-    for special in "\\`*_[]|~":
-        text = text.replace(special, f"\\{special}")
-    return escape(_clean(text), quote=False)
+    """Text that GitHub shows as it is: no markup, no formula, no link, and nobody is mentioned."""
+    text = re.sub(r"[\\`*_\[\]|~$]", r"\\\g<0>", printable(text))
+    text = re.sub(r"[@#]|:(?=/)|www(?=\.)", "\\g<0>\N{WORD JOINER}", text)
+    return escape(text, quote=False)

@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from stages.base.params import number
-from stages.gate.lockfile import Lockfile
+from stages.gate.contributions import Contributions, contributions
+from stages.gate.lockfile import Lockfile, flat
 from stages.gate.predictions import REMEDY, ROUNDING, Predictions, parse_predictions
 from stages.gate.revisions import Revision
 
@@ -67,6 +69,14 @@ class Results:
             raise ValueError(f"{self.where}: found no metric {name}, which has a rule in params")
         return _finite(self.metrics[name], f"{self.where}: {name}")
 
+    def contributions(self, metric: str, names: Sequence[str]) -> Contributions | None:
+        """What each image adds to a metric, None if that does not follow from the predictions.
+
+        names: the classes in one order for all results to compare.
+        """
+        bins = self._bins() if metric == "expected_calibration_error" else 0
+        return contributions(metric, self.predictions, names, self._classes(), bins)
+
     def validation_metric(self, name: str) -> float:
         """The metric `name` on the validation images. Raises ValueError unless it is there."""
         name = f"validation_{name}"
@@ -104,10 +114,19 @@ class Results:
     def _classes(self) -> float:
         """The number of classes that the model knows, infinite if nothing bounds it.
 
-        Those that appear in the predictions, and more where macro F1 says so: each class that does
-        not appear adds 0 to its sum.
+        Results from before that was a metric: those that appear in the predictions, and more where
+        macro F1 says so, since each class that does not appear adds 0 to its sum.
         """
         seen, total = max(2, len(self.predictions.classes)), self.predictions.sum_of_f1
+        if "classes" in self.metrics:
+            known = self.metric("classes")
+            appear = len(self.predictions.classes)
+            if known < appear or not known.is_integer():
+                raise ValueError(
+                    f"{self.where}: classes: found {known:g}; expected the {appear} that appear in"
+                    f" the predictions, or more; {REMEDY}"
+                )
+            return known
         if "macro_f1" not in self.metrics or total == 0:
             return math.inf
         macro_f1 = self.metric("macro_f1")
@@ -148,22 +167,20 @@ def _validation_metrics(lockfile: Lockfile) -> dict[str, Any]:
 def parse_metrics(content: bytes, where: str) -> dict[str, Any]:
     """A JSON object -> its values by dotted name. Raises ValueError if it is no such object."""
     try:
-        document = json.loads(content)
+        document = json.loads(content, object_pairs_hook=_without_duplicates)
+        if isinstance(document, dict):
+            return flat(document)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not valid JSON: {error}; {REMEDY}") from None
-    if not isinstance(document, dict):
-        raise ValueError(f"{where}: found {_json(document)}; expected an object of metrics")
-    return _flat(document)
+    raise ValueError(f"{where}: found {_json(document)}; expected an object of metrics")
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            metrics |= _flat(value, f"{prefix}{name}.")
-        else:
-            metrics[f"{prefix}{name}"] = value
-    return metrics
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"found {twice[:40]!r} twice in one object")
+    return values
 
 
 def _json(value: Any) -> str:

@@ -1,11 +1,14 @@
 """Git: a file as it is in the working tree or in a commit, and the commit to compare with."""
 
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_BYTES = 2**28  # of a file; a table of predictions has about 32 bytes per image
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 UNSHALLOW = "run `git fetch --unshallow`, or set `fetch-depth: 0` in GitHub Actions"
 
 
@@ -19,18 +22,32 @@ class Revision:
     def read(self, path: str) -> bytes | None:
         """The content of a file, None if there is no such file; `path` is relative to this folder.
 
-        Raises OSError if git knows the file but cannot read its content.
+        Links are followed. Raises OSError if there is a file whose content cannot be read, and
+        ValueError if there is something else or more than MAX_BYTES.
         """
-        if self.commit is None:
-            try:
-                return Path(path).read_bytes()
-            except FileNotFoundError:
-                return None
-        shown = git("cat-file", "blob", f"{self.commit}:./{path}")
-        if shown.returncode == 0:
-            return shown.stdout
-        if git("ls-tree", self.commit, "--", f"./{path}").stdout:  # a partial clone, offline
-            raise OSError(f"{self.where(path)}: git cannot read its content: {last_line(shown)}")
+        content = _read_file(path) if self.commit is None else self._read_blob(path)
+        if content is None:
+            return None
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"{self.where(path)}: found more than {MAX_BYTES:,} bytes")
+        if content.startswith(LFS_POINTER):
+            raise ValueError(
+                f"{self.where(path)}: found a Git LFS pointer; expected the file itself; keep what"
+                " the gate reads out of LFS, since commits hold only pointers"
+            )
+        return content
+
+    def _read_blob(self, path: str) -> bytes | None:
+        # The answer is one line, HASH blob SIZE, and the content, or a line that says why not.
+        name = f"{self.commit}:./{path}".replace("\n", "\N{REPLACEMENT CHARACTER}")
+        shown = git("cat-file", "--batch", "--follow-symlinks", stdin=name.encode())
+        head, _, content = shown.stdout.partition(b"\n")
+        if b" blob " in head and not head.endswith(b" missing"):
+            return content[: int(head.split()[-1])]
+        if git("ls-tree", str(self.commit), "--", f"./{path}").stdout:
+            # a folder, a link that leads nowhere, or a partial clone that is offline
+            reason = last_line(shown) if shown.returncode else head.decode(errors="replace")
+            raise OSError(f"{self.where(path)}: git cannot read its content: {reason[:200]}")
         return None
 
     def where(self, path: str) -> str:
@@ -38,15 +55,26 @@ class Revision:
         return path if self.commit is None else f"{path} of {self.name}"
 
 
+def _read_file(path: str) -> bytes | None:
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: not a regular file; expected one that the pipeline wrote")
+    with Path(path).open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
 WORKING_TREE = Revision("the working tree")
 
 
-def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def git(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run git in this folder, whatever its exit code. Raises OSError if git is not installed."""
     command = shutil.which("git")
     if command is None:
         raise OSError("git is not installed, and the committed results are read from git")
-    return subprocess.run([command, *arguments], capture_output=True, check=False)
+    return subprocess.run([command, *arguments], input=stdin, capture_output=True, check=False)
 
 
 def last_line(result: subprocess.CompletedProcess[bytes]) -> str:
@@ -58,7 +86,9 @@ def last_line(result: subprocess.CompletedProcess[bytes]) -> str:
 def commit_of(revision: str) -> str | None:
     """The full hash of the commit that `revision` names, None if this clone does not have it."""
     found = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    return found.stdout.decode().strip() if found.returncode == 0 else None
+    commit = found.stdout.decode(errors="replace").strip()
+    # `^main` would be answered with a hash after a caret.
+    return commit if found.returncode == 0 and commit.isalnum() else None
 
 
 def named(revision: str) -> Revision:
@@ -67,7 +97,7 @@ def named(revision: str) -> Revision:
     commit = commit_of(revision)
     if commit is None:
         remedy = UNSHALLOW if shallow else "`git fetch` gets those of the remote"
-        raise ValueError(f"no revision {revision!r} in this clone; {remedy}")
+        raise ValueError(f"no revision {revision[:100]!r} in this clone; {remedy}")
     return Revision(revision, commit)
 
 
@@ -85,7 +115,12 @@ def find_base(revision: str | None, environment: Mapping[str, str]) -> Revision:
         raise ValueError(f"this clone is shallow and may lack the base; {UNSHALLOW}")
     target = _target(environment)
     if commit_of(target) is None:
-        raise ValueError(f"no branch {target} in this clone; `git fetch` gets it")
+        raise ValueError(
+            f"no branch {target} in this clone; `git fetch` gets it, or if it has been renamed,"
+            f" `git remote set-head {target.partition('/')[0]} --auto` finds its new name"
+        )
+    if commit_of("HEAD") is None:
+        raise ValueError("no commit here yet, so nothing to compare; `git commit` makes one")
     merge_base = git("merge-base", "HEAD", target)
     if merge_base.returncode:
         raise ValueError(

@@ -4,25 +4,44 @@ Metrics have their names in `dvc metrics diff`: `accuracy`, or `recall.8` for a 
 """
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from stages.base.params import Params, Real
 
 SECTION = "gate"
-# The metrics that are means of one value per image, so that a paired test applies to them.
-PAIRED = ("accuracy", "cross_entropy")
+# The metrics that follow from the predictions, so that a paired test applies; as does any recall.
+TESTED = (
+    "accuracy",
+    "balanced_accuracy",
+    "cross_entropy",
+    "macro_f1",
+    "expected_calibration_error",
+)
+RECALL = "recall."
 # Metrics have six decimals; whatever differs beyond the ninth is float error.
 DECIMALS = 9
 
 
 class Rule(Params):
-    """The requirements of one metric, in its own unit."""
+    """The requirements of one metric, in its own unit.
+
+    tolerance is None where the file says `auto`: the standard error of the metric at the base.
+    """
 
     better: Literal["higher", "lower"] = Field(description="higher or lower: the good direction")
-    tolerance: Real = Field(ge=0, description="change for the worse to ignore, 0 or more")
+    tolerance: Real | None = Field(
+        ge=0,
+        description="change for the worse to ignore, 0 or more; auto: the metric's standard error",
+    )
     floor: Real | None = Field(
         None, description="lowest value allowed, whatever the base has; where higher is better"
     )
@@ -40,11 +59,20 @@ class Rule(Params):
     )
     accepted_because: str | None = Field(None, min_length=1, description="the reason to accept it")
 
+    @field_validator("tolerance", mode="wrap")
+    @classmethod
+    def _auto(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        if value is None:
+            raise ValueError("0 or more, or auto")
+        return None if value == "auto" else handler(value)
+
     @model_validator(mode="after")
-    def _one_limit_and_reasons(self) -> Self:
+    def _limits_and_reasons(self) -> Self:
         allowed, other = ("floor", "ceiling") if self.better == "higher" else ("ceiling", "floor")
-        if getattr(self, allowed) is None or getattr(self, other) is not None:
-            raise ValueError(f"expected a {allowed} and no {other} where {self.better} is better")
+        if getattr(self, other) is not None:
+            raise ValueError(f"found a {other}; expected a {allowed} where {self.better} is better")
+        if self.tolerance is None and self.alpha is None:
+            raise ValueError("tolerance: auto needs an alpha: a standard error alone is no test")
         if (self.accepted is None) != (self.accepted_because is None):
             raise ValueError("expected both accepted and accepted_because, or neither")
         if self.accepted is not None and self.is_beyond_limit(self.accepted):
@@ -55,12 +83,9 @@ class Rule(Params):
         return self
 
     @property
-    def limit(self) -> float:
-        """The floor, or the ceiling where lower is better."""
-        limit = self.floor if self.better == "higher" else self.ceiling
-        if limit is None:
-            raise TypeError("validation lets no rule without a limit pass")
-        return limit
+    def limit(self) -> float | None:
+        """The floor, or the ceiling where lower is better; None without one."""
+        return self.floor if self.better == "higher" else self.ceiling
 
     def worse_by(self, base: float, now: float) -> float:
         """By how much `now` is worse than `base`; negative if it is better."""
@@ -68,7 +93,7 @@ class Rule(Params):
 
     def is_beyond_limit(self, value: float) -> bool:
         """Whether `value` is below the floor, or above the ceiling."""
-        return self.worse_by(self.limit, value) > 0
+        return self.limit is not None and self.worse_by(self.limit, value) > 0
 
 
 class Rules(Params):
@@ -89,10 +114,10 @@ class Rules(Params):
                 "found no rules; expected an entry for each metric that must not regress"
             )
         for metric, rule in self.by_metric.items():
-            if rule.alpha is not None and metric not in PAIRED:
+            if rule.alpha is not None and metric not in TESTED and not metric.startswith(RECALL):
                 raise ValueError(
-                    f"{metric}.alpha: found {rule.alpha:g}; expected null: only"
-                    f" {' and '.join(PAIRED)} have one value per image to test"
+                    f"{metric}.alpha: found {rule.alpha:g}; expected null: there is no test for it,"
+                    f" only for {', '.join(TESTED)} and {RECALL}CLASS"
                 )
         return self
 

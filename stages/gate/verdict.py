@@ -1,14 +1,16 @@
 """Rules and the results of two revisions -> which metrics regressed. Does no I/O."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stages.gate.paired_tests import PairedTest, accuracy_test, mean_test
+from stages.gate.contributions import standard_error
+from stages.gate.paired_tests import PairedTest, accuracy_test, mean_test, swap_test
 from stages.gate.predictions import Predictions
 from stages.gate.results import Results
-from stages.gate.rules import DECIMALS, Rule
+from stages.gate.rules import DECIMALS, RECALL, Rule
 
 Outcome = Literal[
     "same",
@@ -26,12 +28,16 @@ FAILURES: tuple[Outcome, ...] = ("WORSE", "BEYOND ITS LIMIT")
 
 @dataclass(frozen=True)
 class MetricVerdict:
-    """One metric: its values, the paired test if there is one, and what its rule says."""
+    """One metric: its values, the paired test if there is one, and what its rule says.
+
+    tolerance: as applied, in the metric's unit; None if nothing was compared.
+    """
 
     metric: str
     rule: Rule
     base: float | None
     now: float
+    tolerance: float | None
     test: PairedTest | None
     outcome: Outcome
 
@@ -61,11 +67,15 @@ class Images:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on all metrics; images is None if there is no base to compare with."""
+    """The verdict on all metrics.
+
+    images: None if there is no base to compare with.  warnings: what the test set is too small for.
+    """
 
     metrics: list[MetricVerdict]
     images: Images | None
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> list[MetricVerdict]:
@@ -88,9 +98,7 @@ def judge(
     """
     values = {metric: now.metric(metric) for metric in rules}
     if base is None:
-        return _limits_alone(
-            rules, values, {}, "the base has no metrics yet, so only the limits apply"
-        )
+        return _limits_alone(rules, values, {}, "the base has no metrics yet")
     before = {metric: base.metric(metric) for metric in rules}
     difference = _difference(base.predictions, now.predictions)
     if difference is not None:
@@ -99,39 +107,86 @@ def judge(
                 f"the test set has changed ({difference}), so the metrics cannot be compared;"
                 " `--accept-new-test-set` applies only the limits"
             )
-        note = f"the test set has changed ({difference}), as accepted, so only the limits apply"
+        note = f"the test set has changed ({difference}), as accepted"
         return _limits_alone(rules, values, before, note)
     images = compare_images(base.predictions, now.predictions)
-    judged, notes = [], []
+    judged, notes, warnings = [], [], []
     for metric, rule in rules.items():
         was, value = before[metric], values[metric]
-        test = paired_test(metric, base.predictions, now.predictions)
-        expired = _has_expired(rule, was, accepted_before.get(metric))
-        outcome = _outcome(rule, was, value, test, expired)
-        judged.append(MetricVerdict(metric, rule, was, value, test, outcome))
+        tolerance = _tolerance(metric, rule, base)
+        test = paired_test(metric, base, now) if rule.alpha else None
+        expired = (
+            rule.accepted is not None
+            and rule.accepted == accepted_before.get(metric)
+            and rule.worse_by(was, rule.accepted) > tolerance
+        )
+        outcome = _outcome(rule, was, value, tolerance, test, expired)
+        judged.append(MetricVerdict(metric, rule, was, value, tolerance, test, outcome))
+        warnings += _blind_spot(metric, rule, tolerance, base.predictions)
         if outcome == "worse, accepted":
             notes.append(
                 f"{metric}: a regression to {rule.accepted:g} is accepted: {rule.accepted_because}"
             )
         elif rule.accepted is not None and (
-            expired or rule.worse_by(rule.accepted, value) < -rule.tolerance
+            expired or rule.worse_by(rule.accepted, value) < -tolerance
         ):
             notes.append(
                 f"{metric} has recovered from the accepted {rule.accepted:g}; remove"
                 f" gate.{metric}.accepted and gate.{metric}.accepted_because"
             )
-    return Verdict(judged, images, notes)
+    return Verdict(judged, images, notes, warnings)
 
 
-def paired_test(metric: str, base: Predictions, now: Predictions) -> PairedTest | None:
-    """The paired test of a metric; None if the metric is not a mean of one value per image."""
+def paired_test(metric: str, base: Results, now: Results) -> PairedTest | None:
+    """The paired test of a metric; None if the metric does not follow from the predictions."""
+    before, after = base.predictions, now.predictions
     if metric == "accuracy":
-        lost = int((base.hits & ~now.hits).sum())
-        gained = int((~base.hits & now.hits).sum())
-        return accuracy_test(lost, gained, len(now.hits))
+        lost = int((before.hits & ~after.hits).sum())
+        gained = int((~before.hits & after.hits).sum())
+        return accuracy_test(lost, gained, len(after.hits))
     if metric == "cross_entropy":
-        return mean_test(base.loss, now.loss)
-    return None
+        return mean_test(before.loss, after.loss)
+    names = sorted(before.classes | after.classes)
+    one, other = base.contributions(metric, names), now.contributions(metric, names)
+    return swap_test(one.rows, other.rows, other.of) if one and other else None
+
+
+def fewest_lost(alpha: float) -> int:
+    """How many images must be lost, and none gained, for p to be at most alpha: 2 / 2^n <= alpha.
+
+    No paired test on right and wrong answers can see less, however many test images there are.
+    """
+    return math.ceil(math.log2(2 / alpha))
+
+
+def _tolerance(metric: str, rule: Rule, base: Results) -> float:
+    """The tolerance of a rule; `auto` is the metric's standard error at the base.
+
+    That is the one-standard-error rule (Breiman, Friedman, Olshen and Stone 1984): models that
+    differ by less are equally good as far as such a test set can say.
+    """
+    if rule.tolerance is not None:
+        return rule.tolerance
+    contributions = base.contributions(metric, sorted(base.predictions.classes))
+    if contributions is None:
+        raise ValueError(
+            f"gate.{metric}.tolerance: auto cannot be computed from the predictions of the base;"
+            " expected a number"
+        )
+    return round(standard_error(contributions), DECIMALS)
+
+
+def _blind_spot(metric: str, rule: Rule, tolerance: float, base: Predictions) -> list[str]:
+    """A note if the test set is too small for the test to see a loss that the rule forbids."""
+    of = base.actual.count(metric.removeprefix(RECALL)) if metric.startswith(RECALL) else 0
+    images = len(base.actual) if metric == "accuracy" else of
+    if rule.alpha is None or not images:
+        return []
+    fewest = fewest_lost(rule.alpha)
+    if fewest / images <= tolerance:
+        return []
+    blind = f"less than {fewest / images:.2g} ({fewest} images)" if fewest <= images else "any size"
+    return [f"{metric}: {images} test images cannot tell a loss of {blind} from noise"]
 
 
 def compare_images(base: Predictions, now: Predictions) -> Images:
@@ -161,17 +216,13 @@ def _difference(base: Predictions, now: Predictions) -> str | None:
     return f"{others} of {len(now.actual)} images have a different label" if others else None
 
 
-def _has_expired(rule: Rule, base: float, accepted_before: float | None) -> bool:
-    """Whether the base has this acceptance already, and is better than it by the tolerance."""
-    return (
-        rule.accepted is not None
-        and rule.accepted == accepted_before
-        and rule.worse_by(base, rule.accepted) > rule.tolerance
-    )
-
-
 def _outcome(
-    rule: Rule, base: float, now: float, test: PairedTest | None, expired: bool
+    rule: Rule,
+    base: float,
+    now: float,
+    tolerance: float,
+    test: PairedTest | None,
+    expired: bool,
 ) -> Outcome:
     worse_by = rule.worse_by(base, now)
     noise = rule.alpha is not None and test is not None and test.p_value > rule.alpha
@@ -179,7 +230,7 @@ def _outcome(
         return "BEYOND ITS LIMIT"
     if worse_by <= 0:
         return "same" if worse_by == 0 else "better, may be noise" if noise else "better"
-    if worse_by <= rule.tolerance:
+    if worse_by <= tolerance:
         return "worse, within tolerance"
     if noise:
         return "worse, may be noise"
@@ -200,8 +251,11 @@ def _limits_alone(
             base.get(metric),
             now[metric],
             None,
+            None,
             "BEYOND ITS LIMIT" if rule.is_beyond_limit(now[metric]) else "not compared",
         )
         for metric, rule in rules.items()
     ]
-    return Verdict(judged, None, [note])
+    limited = any(rule.limit is not None for rule in rules.values())
+    left = "only the limits apply" if limited else "nothing applies: no rule has a limit"
+    return Verdict(judged, None, [f"{note}, so {left}"])

@@ -4,10 +4,11 @@ The folder's file `dataset.json` names the format: `idx` (MNIST's), `pictures` (
 class), `shards` (tar files with an index) or `torchvision` (whatever one of its classes reads).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
+from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +42,8 @@ class Dataset:
     """A data set as it was downloaded. `test` is None if it has no test split.
 
     Label i is the class `classes[i]`, unless that is None (see `name_classes`): then `label_names`
-    has the names that torchvision gives to labels, if any.
+    has the names that torchvision gives to labels, if any. `folder` is where the user's own
+    training pictures came from, with which their names begin.
     """
 
     classes: tuple[str, ...] | None
@@ -49,12 +51,19 @@ class Dataset:
     test: RawSplit | None
     label_names: tuple[str, ...] = ()
     origin: Origin = UNKNOWN
+    handwriting: bool = False
+    folder: str | None = None
+
+    def key_of(self, name: str) -> str:
+        """A training picture's name wherever its folder stands: moving it changes no split."""
+        return name if self.folder is None else "train" + name.removeprefix(self.folder)
 
 
 class _OriginDescription(BaseModel):
     name: str = "unnamed"
     licence: str | None = None
     source: str | None = None
+    handwriting: bool = False
 
 
 class _IdxDescription(_OriginDescription):
@@ -64,6 +73,7 @@ class _IdxDescription(_OriginDescription):
 
 class _PicturesDescription(_OriginDescription):
     format: Literal["pictures"]
+    folders: dict[str, str] = {}  # split -> the user's folder that its pictures came from
 
 
 class _ShardsDescription(_OriginDescription):
@@ -112,27 +122,27 @@ def read_dataset(raw: Path) -> Dataset:
     elif isinstance(about, _ShardsDescription):
         dataset = _shards(raw)
     else:
-        dataset = _pictures(raw)
-    return replace(dataset, origin=Origin(about.name, about.licence, about.source))
+        splits = ("train", "test") if (raw / "test").is_dir() else ("train",)
+        dataset = folder_dataset({split: raw / split for split in splits}, about.folders)
+    origin = Origin(about.name, about.licence, about.source)
+    return replace(dataset, origin=origin, handwriting=about.handwriting)
 
 
-def _pictures(raw: Path) -> Dataset:
-    train = pictures_by_class(raw / "train")
-    test = pictures_by_class(raw / "test") if (raw / "test").is_dir() else None
-    classes = tuple(sorted(set(train) | set(test or ())))
-    return Dataset(
-        classes,
-        _folder_split(raw, "train", classes, train),
-        _folder_split(raw, "test", classes, test) if test is not None else None,
-    )
+def folder_dataset(folders: Mapping[str, Path], shown: Mapping[str, str]) -> Dataset:
+    """The pictures in the folder of `train`, and of `test` if there is one, by class.
 
-
-def _folder_split(
-    raw: Path, split: str, classes: Sequence[str], paths: dict[str, list[str]]
-) -> RawSplit:
-    items = [path for name in classes for path in paths.get(name, ())]
-    opener = _FolderOpener(f"{raw}/{split}", {name: label for label, name in enumerate(classes)})
-    return RawSplit(split, Pictures(items, opener, f"{split}/{{}}".format))
+    Their names begin with what `shown` has for their split, or else the split's name.
+    """
+    paths = {split: pictures_by_class(folder) for split, folder in folders.items()}
+    classes = tuple(sorted(set().union(*paths.values())))
+    labels = {name: label for label, name in enumerate(classes)}
+    splits: dict[str, RawSplit] = {}
+    for split, folder in folders.items():
+        items = [path for name in classes for path in paths[split].get(name, ())]
+        name_of = partial(add, f"{shown.get(split, split)}/")
+        pictures = Pictures(items, _FolderOpener(str(folder), labels), name_of)
+        splits[split] = RawSplit(split, pictures)
+    return Dataset(classes, splits["train"], splits.get("test"), folder=shown.get("train"))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which images are for training, which for choosing params, which for testing; their checks."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -13,12 +13,25 @@ from stages.images.readers import Dataset
 from stages.images.stored_images import Indices, StoredImages
 
 NAMED = 3  # pictures in a message
+TENTH, MOST, TOO_FEW = 0.1, 5000.0, 20  # of the training images, for validation
 
 
-def hold_out(images: StoredImages, amount: float, key: str) -> tuple[StoredImages, StoredImages]:
-    """What is kept, and the images that `choose` chooses."""
+def automatic_validation(available: int) -> float:
+    """How many of the training images `available` to hold out: a count, or a share below 1.
+
+    A tenth, at most 5,000; none if that leaves fewer than 20, too few to choose params by.
+    """
+    if available < TOO_FEW / TENTH:
+        return 0.0
+    return MOST if available > MOST / TENTH else TENTH
+
+
+def hold_out(
+    images: StoredImages, amount: float, key: str, key_of: Callable[[str], str] = str
+) -> tuple[StoredImages, StoredImages]:
+    """What is kept, and the images that `choose` chooses by key_of(name)."""
     held_out = np.zeros(len(images), np.bool_)
-    held_out[choose(images.labels, images.names, amount, key)] = True
+    held_out[choose(images.labels, list(map(key_of, images.names)), amount, key)] = True
     return images.subset(~held_out), images.subset(held_out)
 
 
@@ -108,36 +121,69 @@ def check_classes(classes: Sequence[str], available: Labels, test: Labels, train
             )
 
 
-def check_duplicates(train: StoredImages, test: StoredImages | None, allowed: bool) -> None:
-    """Look for test images that are training images too, pixel for pixel.
+@dataclass(frozen=True)
+class Duplicates:
+    """Pictures that are the same as others, pixel for pixel, once they have become images.
 
-    Without test images, which are then held out of `train`, any two equal images count. Prints how
-    many there are if duplicates are allowed; raises ValueError otherwise, since a model that has
-    seen its test images looks better than it is.
+    Each pair is the repeated picture's name and that of the one it repeats: `same_class`, or
+    `other_class` where the two are of different classes. `what` says of how many they are, and why
+    it matters.
+    """
+
+    what: str
+    same_class: Sequence[tuple[str, str]]
+    other_class: Sequence[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.same_class) + len(self.other_class)
+
+    def __str__(self) -> str:
+        """A sentence about each kind that there is."""
+        sentences = []
+        if self.other_class:
+            pairs = "; ".join(f"{name} and {first}" for name, first in self.other_class[:NAMED])
+            sentences.append(f"{len(self.other_class)} pictures stand in two classes: {pairs}")
+        if self.same_class:
+            pairs = ", ".join(
+                f"{name} (same as {first})" for name, first in self.same_class[:NAMED]
+            )
+            sentences.append(f"{len(self.same_class)} of {self.what}, such as {pairs}")
+        return "; ".join(sentences)
+
+
+def find_duplicates(train: StoredImages, test: StoredImages | None) -> Duplicates:
+    """Look for test images that are training images too.
+
+    Without test images, which are then held out of `train`, any two equal images count.
     """
     of_train = digests(train)
     values, first = np.unique(of_train, return_index=True)
     if test is not None:
-        of_test, what = digests(test), "test images are also training images"
+        of_test, what = digests(test), f"{len(test)} test images are also training images"
         repeated = np.isin(of_test, of_train)
     else:
-        test, of_test, what = (
-            train,
-            of_train,
-            "images are duplicates, which could land in both train and test",
-        )
+        test, of_test = train, of_train
+        what = f"{len(test)} images are duplicates, which could land in both train and test"
         repeated = ~np.isin(np.arange(len(train)), first)
-    if not repeated.any():
+    pairs: tuple[list[tuple[str, str]], ...] = ([], [])
+    for i in np.flatnonzero(repeated).tolist():
+        j = int(first[np.searchsorted(values, of_test[i])])
+        pairs[int(test.labels[i] != train.labels[j])].append((test.names[i], train.names[j]))
+    return Duplicates(what, *pairs)
+
+
+def check_duplicates(train: StoredImages, test: StoredImages | None, allowed: bool) -> None:
+    """Print what `find_duplicates` finds if duplicates are allowed; raise ValueError otherwise.
+
+    A model that has seen its test images looks better than it is.
+    """
+    found = find_duplicates(train, test)
+    if not found:
         return
-    pairs = ", ".join(
-        f"{test.names[i]} (same as {train.names[first[np.searchsorted(values, of_test[i])]]})"
-        for i in np.flatnonzero(repeated)[:NAMED]
-    )
-    found = f"{repeated.sum()} of {len(test)} {what}, such as {pairs}"
     if not allowed:
+        remedy = "leave each in one class" if found.other_class else "remove them"
         raise ValueError(
-            f"{found}; remove them, or set tensorize.allow_duplicates to true, which only counts"
-            " them"
+            f"{found}; {remedy}, or set tensorize.allow_duplicates to true, which only counts them"
         )
     print(found)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.report.svg import BLUE, FONT, GAP, RED, TITLE, blend, breadth, drawing, image, named
+from stages.report.svg import BLUE, FONT, GAP, ORANGE, TITLE, blend, breadth, drawing, image, named
 
 LABEL = 130  # SVG units, at most, for the name of a class
 CELLS, SMALLEST, LARGEST = 720, 12, 40  # SVG units: all cells together, then the bounds of one
@@ -47,7 +47,7 @@ def matrix_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     k = len(classes)
     strength = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))  # (K, K) in [0, 1]
     right = np.eye(k, dtype=np.bool_)[..., None]
-    colours = blend(np.where(right, BLUE, RED), strength[..., None])  # (K, K, 3)
+    colours = blend(np.where(right, BLUE, ORANGE), strength[..., None])  # (K, K, 3)
 
     cell = min(LARGEST, max(SMALLEST, CELLS // k))
     font = min(FONT, cell - 2)
@@ -78,6 +78,6 @@ def matrix_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
         left + side + GAP + 2 * FONT,
         top + side + GAP,
         "Confusion matrix",
-        "blue is right and red is wrong, the stronger the larger the share of the actual class",
+        "blue is right and orange is wrong, the stronger the larger the share of the actual class",
         "\n".join(lines),
     )

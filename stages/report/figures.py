@@ -32,7 +32,7 @@ def weights_figure(model: Model) -> str:
     largest = f"{np.abs(weights).max():.2f} per pixel"
     if weights.shape[1] == 1:
         pictures = diverging(weights[:, 0])
-        subtitle = f"red speaks for the class, blue against; full colour is {largest}"
+        subtitle = f"blue speaks for the class, orange against; full colour is {largest}"
     else:
         pictures = templates(weights)
         subtitle = f"the colours that speak for the class; grey is neutral, full colour {largest}"
@@ -74,7 +74,7 @@ def strokes_figure(cells: NDArray[np.float64], classes: Sequence[str]) -> str:
     edges = cells.reshape(k, 2, directions // 2, grid, grid).sum(1)  # (K, B / 2, G, G)
     return figure(
         "What the model looks for",
-        "red edges speak for the class, blue ones, typical of others, against it",
+        "blue edges speak for the class, orange ones, typical of others, against it",
         [strokes(edges_of_class) for edges_of_class in on_one_scale(edges)],
         [(name,) for name in classes],
         columns,

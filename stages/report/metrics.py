@@ -77,11 +77,12 @@ def metrics(
 ) -> dict[str, Any]:
     """The metrics by name.
 
-    accuracy, errors and images; baseline_accuracy, that of always answering the images' most
-    frequent class; balanced_accuracy, the mean of recall (Brodersen et al. 2010), which is
-    1 / (number of classes) for that answer; cross_entropy in nats; macro_f1, the mean over the
-    classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0; expected_calibration_error, the mean
-    over the images of |confidence - accuracy| of their bin (Naeini et al. 2015); recall, by class,
+    accuracy, errors and images; classes, the number that the model knows; baseline_accuracy, that
+    of always answering the images' most frequent class; balanced_accuracy, the mean of recall
+    (Brodersen et al. 2010), which is 1 / (number of classes) for that answer; cross_entropy in
+    nats; macro_f1, the mean over the classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0;
+    expected_calibration_error, the mean over the images of |confidence - accuracy| of their bin
+    (Naeini et al. 2015); recall, by class,
     for the classes that have images.
     """
     number = len(predictions.actual)
@@ -99,6 +100,7 @@ def metrics(
         # fsum: anyone recomputing it from the predictions may add the classes in any order
         "balanced_accuracy": round(fsum(recall.values()) / len(recall), 6),
         "baseline_accuracy": round(int(actual.max()) / number, 6),
+        "classes": len(classes),
         "cross_entropy": round(float(predictions.loss.sum()) / number, 6),
         "errors": number - int(hits.sum()),
         "expected_calibration_error": round(gaps / number, 6),

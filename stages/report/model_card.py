@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.report.page_data import PageData, percent
+from stages.report.page_data import PageData, percent, percent_range
 
 NAMED_CLASSES = 20  # how many are listed by name
 MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$@&#]|:(?=//))")  # what starts markup or a link
@@ -50,7 +50,10 @@ def sections(data: PageData) -> list[Section]:
         ),
         Section(
             "Results",
-            ["On the test images, which were not used for training."],
+            [
+                "On the test images, which were not used for training."
+                f" {data.small_test_set}".rstrip(),
+            ],
             _results(data),
         ),
         Section(
@@ -147,6 +150,7 @@ def _results(data: PageData) -> list[tuple[str, str]]:
     measured = data.metrics
     return [
         ("Accuracy", percent(measured["accuracy"])),
+        ("Accuracy, 95 % interval", percent_range(data.accuracy_interval)),
         ("Errors", f"{measured['errors']:,} of {measured['images']:,}"),
         ("Always the most frequent class", percent(measured["baseline_accuracy"])),
         ("Balanced accuracy", percent(measured["balanced_accuracy"])),

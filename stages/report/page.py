@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.report.intervals import wilson_interval
 from stages.report.model_card import sections
-from stages.report.page_data import PageData, percent
+from stages.report.page_data import PageData, percent, percent_range
 from stages.report.svg import box_means
 
 ASSETS = Path(__file__).parent / "page_assets"
@@ -56,7 +57,7 @@ def render(data: PageData) -> str:
         texts,
         policy=escape(policy, quote=False),
         css=assets["page.css"],
-        body=_body(data, run["manner"]),
+        body=_body(data, run["ink"]),
         run=_json(run),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
@@ -86,10 +87,10 @@ def _rounded(values: Any) -> list[Any]:
     return [None if value is None else round(float(value), 6) for value in values]
 
 
-def _body(data: PageData, manner: Mapping[str, Any] | None) -> str:
+def _body(data: PageData, ink: Mapping[str, Any] | None) -> str:
     classes = ["words"] if max(map(len, data.classes)) > 2 else []  # else signs, such as digits
-    if manner and manner["thin"]:
-        classes.append(f"thin-{manner['ink']}")
+    if ink and ink["thin"]:
+        classes.append(f"thin-{ink['tone']}")
     return f' class="{" ".join(classes)}"' if classes else ""
 
 
@@ -101,6 +102,8 @@ def _texts(data: PageData, run: Mapping[str, Any]) -> dict[str, str]:
         "title": data.title,
         "accuracy": _nowrap(percent(measured["accuracy"])),
         "accuracy_value": str(measured["accuracy"]),
+        "interval": _nowrap(percent_range(data.accuracy_interval)),
+        "small_test_set": data.small_test_set,
         "images": images,
         "errors": f"{measured['errors']:,}",
         "baseline": _nowrap(percent(measured["baseline_accuracy"])),
@@ -109,8 +112,8 @@ def _texts(data: PageData, run: Mapping[str, Any]) -> dict[str, str]:
         "cross_entropy": f"{measured['cross_entropy']:.4f}",
         "calibration": _nowrap(percent(measured["expected_calibration_error"])),
         "summary": _summary(data),
-        "invitation": _invitation(run["manner"]),
-        "seen": _what_the_model_sees(data, run["manner"]),
+        "invitation": _invitation(run["ink"]),
+        "seen": _what_the_model_sees(data, run["ink"]),
         "exact": _what_is_exact(data),
         "left_out": _left_out(run),
         "looks": _what_it_looks_for(data),
@@ -131,21 +134,21 @@ def _summary(data: PageData) -> str:
     )
 
 
-def _invitation(manner: Mapping[str, Any] | None) -> str:
+def _invitation(ink: Mapping[str, Any] | None) -> str:
     """What a visitor can put in."""
     where = "The features and the probabilities are computed in your browser, as in the pipeline."
-    if manner:
+    if ink:
         return f"Draw with a mouse, a finger or a pen, or pick a test picture. {where}"
     return f"Pick a test picture, or choose a file. {where}"
 
 
-def _what_the_model_sees(data: PageData, manner: Mapping[str, Any] | None) -> str:
+def _what_the_model_sees(data: PageData, ink: Mapping[str, Any] | None) -> str:
     _, height, width = data.image_shape
-    how = ["centred"] if manner else []
+    how = ["centred"] if ink else []
     if data.deskew:
         how.append("set upright")
-    size = f"{height} \N{MULTIPLICATION SIGN} {width}"
-    return f"What the model sees: {size} pixels" + "".join(f", {word}" for word in how)
+    size = _nowrap(f"{height} \N{MULTIPLICATION SIGN} {width}")
+    return f"The model sees {size} pixels" + "".join(f", {word}" for word in how)
 
 
 def _what_is_exact(data: PageData) -> str:
@@ -163,10 +166,10 @@ def _left_out(run: Mapping[str, Any]) -> str:
     text = ""
     if not run["confusion"]["complete"]:
         text += f" Only the {MATRIX_CLASSES} most confused classes are shown."
-    if (held := run["pictures"]["errors"]) < run["errors"]:
+    if (included := run["pictures"]["errors"]) < run["errors"]:
         room = f"{PICTURE_BYTES // 2**20} MiB"
         text += (
-            f" The page has room for {room} of pictures: the worst {held:,} of"
+            f" The page has room for {room} of pictures: the worst {included:,} of"
             f" {run['errors']:,} mistakes."
         )
     if "weights" not in run:
@@ -186,9 +189,9 @@ def _what_it_looks_for(data: PageData) -> str:
 
 def _run(data: PageData) -> dict[str, Any]:
     """All the data that the scripts get."""
-    held = _held(data)
+    included = _included(data)
     box = _box(data.image_shape)
-    pictures = reduced(data.images[held.tests], box)
+    pictures = reduced(data.images[included.tests], box)
     counts = data.confusion_counts
     classes = list(data.classes)
     run: dict[str, Any] = {
@@ -198,7 +201,7 @@ def _run(data: PageData) -> dict[str, Any]:
         "confusion": _confusion(counts),
         "errors": int((data.actual != data.predicted).sum()),
         "history": [[row[0], *_rounded(row[1:])] for row in data.history],
-        "manner": manner_of(data.images) if _can_be_drawn(data.image_shape) else None,
+        "ink": ink_of(data.images) if _can_be_drawn(data.image_shape) else None,
         "model": {
             "deskew": data.deskew,
             "features": data.features,
@@ -207,14 +210,17 @@ def _run(data: PageData) -> dict[str, Any]:
         },
         "params": data.rows_of_params,
         "perClass": _per_class(counts),
-        "picks": {"right": held.right, "wrong": held.wrong},
+        "picks": {"right": included.right, "wrong": included.wrong},
         "pictures": {
             "bytes": _base64(pictures),
-            "errors": held.errors,
+            "errors": included.errors,
             "shape": pictures.shape[1:],
-            "whole": box == 1,
+            "fullSize": box == 1,
         },
-        "reliability": [[*_rounded(row[:2]), int(row[2])] for row in data.reliability],
+        "reliability": [
+            [*_rounded((confidence, accuracy)), n, *wilson_interval(round(accuracy * n), n)]
+            for confidence, accuracy, n in data.reliability
+        ],
         "tests": [
             [
                 data.pictures[i],
@@ -223,11 +229,12 @@ def _run(data: PageData) -> dict[str, Any]:
                 round(float(data.confidence[i]), 6),
                 round(float(data.actual_probability[i]), 6),
             ]
-            for i in held.tests.tolist()
+            for i in included.tests.tolist()
         ],
     }
     if box > 1:
-        run["picks"]["bytes"] = _base64(data.images[held.tests[held.right + held.wrong]])
+        to_pick = included.tests[included.right + included.wrong]
+        run["picks"]["bytes"] = _base64(data.images[to_pick])
     if data.weight.size * 4 <= WEIGHT_BYTES:
         run["biases"] = _base64(data.bias.astype("<f4"))
         run["weights"] = _base64(data.weight.astype("<f4"))
@@ -235,8 +242,8 @@ def _run(data: PageData) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Held:
-    """The test images in the page, sorted by the probability of the actual class, lowest first.
+class _Included:
+    """The test images that the page includes, the lowest probability of the actual class first.
 
     tests: their indices.  errors: how many of them are mistakes.  right, wrong: those that can be
     picked, as indices into `tests`.
@@ -248,26 +255,26 @@ class _Held:
     wrong: list[int]
 
 
-def _held(data: PageData) -> _Held:
+def _included(data: PageData) -> _Included:
     """As many as there is room for: some correct ones of each class, and the worst mistakes."""
-    gain = -losses(data)  # the worst first
+    loss = losses(data)
     channels, height, width = data.image_shape
     box = _box(data.image_shape)
     room = max(2, PICTURE_BYTES // (channels * -(-height // box) * -(-width // box)))
     size = channels * height * width
     picks = PICKS if box == 1 else min(PICKS, max(1, PICK_BYTES // (2 * size)))
 
-    right, firsts = _right(data, gain, room // 4)
+    right, first_of_each = _right(data, loss, room // 4)
     wrong = np.flatnonzero(data.actual != data.predicted)
-    wrong = wrong[np.argsort(gain[wrong], kind="stable")][: room - len(right)]
+    wrong = wrong[np.argsort(-loss[wrong], kind="stable")][: room - len(right)]
     tests = np.array(sorted({*right, *wrong.tolist()}), np.int64)
-    tests = tests[np.argsort(gain[tests], kind="stable")]
-    place = {test: at for at, test in enumerate(tests.tolist())}
-    return _Held(
+    tests = tests[np.argsort(-loss[tests], kind="stable")]
+    position = {test: i for i, test in enumerate(tests.tolist())}
+    return _Included(
         tests,
         len(wrong),
-        [place[test] for test in firsts[:picks]],
-        [place[test] for test in wrong[:picks].tolist()],
+        [position[test] for test in first_of_each[:picks]],
+        [position[test] for test in wrong[:picks].tolist()],
     )
 
 
@@ -282,7 +289,7 @@ def _box(shape: tuple[int, int, int]) -> int:
     return -(-max(shape[1:]) // LISTED_SIDE)
 
 
-def _right(data: PageData, gain: NDArray[np.float64], room: int) -> tuple[list[int], list[int]]:
+def _right(data: PageData, loss: NDArray[np.float64], room: int) -> tuple[list[int], list[int]]:
     """Images answered correctly: the first two of each class, then those it was least sure of.
 
     Returns all of them, and the first of each class.
@@ -293,12 +300,12 @@ def _right(data: PageData, gain: NDArray[np.float64], room: int) -> tuple[list[i
     by_class = np.argsort(data.actual[correct], kind="stable")
     ends = np.searchsorted(data.actual[correct][by_class], np.arange(len(data.classes) + 1))
     for start, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
-        of = correct[by_class[start:end]]
-        unsure = of[np.argsort(gain[of], kind="stable")][:per_class]
-        chosen = list(dict.fromkeys([*of[:2].tolist(), *unsure.tolist()]))
-        for nth, test in zip(rounds, chosen, strict=False):
-            nth.append(test)
-    right = [test for nth in rounds for test in nth][: max(1, room)]
+        of_class = correct[by_class[start:end]]
+        unsure = of_class[np.argsort(-loss[of_class], kind="stable")][:per_class]
+        chosen = list(dict.fromkeys([*of_class[:2].tolist(), *unsure.tolist()]))
+        for nth_of_each, test in zip(rounds, chosen, strict=False):
+            nth_of_each.append(test)
+    right = [test for nth_of_each in rounds for test in nth_of_each][: max(1, room)]
     return right, [test for test in rounds[0] if test in set(right)]
 
 
@@ -315,14 +322,20 @@ def _confusion(counts: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _per_class(counts: NDArray[np.int64]) -> list[list[Any]]:
-    """For each class: its images, precision, recall and F1, each None where it is 0 / 0."""
+    """For each class: images, precision, recall with its 95 % interval, F1; None for 0 / 0."""
     hits, actual, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
 
     def share(part: int, of: int) -> float | None:
         return round(part / of, 6) if of else None
 
     return [
-        [n, share(hit, answers), share(hit, n), share(2 * hit, n + answers)]
+        [
+            n,
+            share(hit, answers),
+            share(hit, n),
+            wilson_interval(hit, n) if n else None,
+            share(2 * hit, n + answers),
+        ]
         for hit, n, answers in zip(hits.tolist(), actual.tolist(), predicted.tolist(), strict=True)
     ]
 
@@ -337,14 +350,14 @@ def _can_be_drawn(shape: tuple[int, int, int]) -> bool:
     return channels == 1 and height == width <= DRAWN_SIDE
 
 
-def manner_of(images: NDArray[np.uint8]) -> dict[str, Any]:
+def ink_of(images: NDArray[np.uint8]) -> dict[str, Any]:
     """How a data set of grey squares places its ink, measured on the first SAMPLE images.
 
-    ink: light or dark, whichever the margin is not.  side: the longer side of the box around it.
-    by: mass or box, whichever of the two centres varies less.  centre: the median of that centre,
-    (y, x).  pen: the width of a stroke, twice its area divided by the length of its outline.  thin:
-    whether strokes are as thin as a pen's. Lengths are in pixels. All are medians of ratios of
-    integers, the same on every machine.
+    tone: light or dark, whichever the margin is not.  side: the longer side of the box around the
+    ink.  centredBy: mass or box, whichever of the two centres varies less.  centre: the median of
+    that centre, (y, x).  penWidth: the width of a stroke, twice its area divided by the length of
+    its outline.  thin: whether strokes are as thin as a pen's. Lengths are in pixels. All are
+    medians of ratios of integers, the same on every machine.
     """
     pixels = images[:SAMPLE, 0].astype(np.int64)  # (n, H, W)
     size = pixels.shape[1]
@@ -360,16 +373,17 @@ def manner_of(images: NDArray[np.uint8]) -> dict[str, Any]:
     occupied = np.stack([(ink > 32).any(2), (ink > 32).any(1)], axis=1)  # (n, 2, size)
     first, last = occupied.argmax(2), size - 1 - occupied[..., ::-1].argmax(2)  # (n, 2)
     by_box = (first + last) / 2
-    steady = by_mass.var(0).sum() <= by_box.var(0).sum()
+    mass_varies_less = by_mass.var(0).sum() <= by_box.var(0).sum()
+    centres = by_mass if mass_varies_less else by_box
     outline = np.abs(np.diff(ink, axis=1, prepend=0, append=0)).sum((1, 2))
     outline += np.abs(np.diff(ink, axis=2, prepend=0, append=0)).sum((1, 2))
     # Averaged over all directions, |dx| + |dy| is 4 / pi times the length of a step.
     pen = float(np.median(mass[:, 0] / outline)) * 2 * 1.2732
     return {
-        "by": "mass" if steady else "box",
-        "centre": np.round(np.median(by_mass if steady else by_box, axis=0), 1).tolist(),
-        "ink": "light" if light else "dark",
-        "pen": round(min(max(pen, 1.0), size / 6), 1),
+        "centre": np.round(np.median(centres, axis=0), 1).tolist(),
+        "centredBy": "mass" if mass_varies_less else "box",
+        "penWidth": round(min(max(pen, 1.0), size / 6), 1),
         "side": int(np.median((last - first + 1).max(1))),
         "thin": pen <= size / 8,
+        "tone": "light" if light else "dark",
     }

@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.report.intervals import wilson_interval
 from stages.report.metrics import confusion_counts
 
+WIDE_INTERVAL = 0.05  # a wider one shows that the test set is small
 SECTIONS = ("download", "tensorize", "train", "evaluate")  # of params, in the pipeline's order
 
 
@@ -58,6 +60,20 @@ class PageData:
         return confusion_counts(self.actual, self.predicted, len(self.classes))
 
     @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the accuracy."""
+        images, errors = self.metrics["images"], self.metrics["errors"]
+        return wilson_interval(images - errors, images)
+
+    @property
+    def small_test_set(self) -> str:
+        """A sentence about a test set that tells little; empty for one that tells enough."""
+        low, high = self.accuracy_interval
+        if high - low <= WIDE_INTERVAL:
+            return ""
+        return f"A test set of {self.metrics['images']:,} cannot tell the accuracy more exactly."
+
+    @property
     def rows_of_params(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """The params as text, by section in the pipeline's order, and by name."""
         known = [name for name in SECTIONS if name in self.params]
@@ -90,6 +106,11 @@ def as_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_text, value))}]"
     return str(value)
+
+
+def percent_range(interval: tuple[float, float]) -> str:
+    """Two shares as percentages."""
+    return " to ".join(map(percent, interval))
 
 
 def percent(share: float) -> str:

@@ -23,7 +23,7 @@ SIDE, GAP, CAPTION, TITLE, FONT = 128, 12, 36, 56, 11  # SVG units
 WIDTH = 560  # SVG units: wide enough for a line of the title
 PIXELS = 2**20  # in all pictures of a figure: 4 MB, at three bytes each in base64
 STROKE_CELL, STROKE, STROKE_LEVELS = 16, 7, 8  # units per cell and per half stroke; levels
-BLUE, RED = (33, 102, 172), (178, 24, 43)
+BLUE, ORANGE = (31, 86, 196), (188, 71, 8)  # right, or speaks for; wrong, or speaks against
 # Characters that XML 1.0 (2.2) does not allow, and the control characters that it does allow.
 NOT_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -49,12 +49,12 @@ def box_means(images: Numbers, box: int) -> NDArray[np.float64]:
 
 
 def diverging(values: Numbers) -> Pixels:
-    """(N, H, W) numbers -> (N, H, W, 3) uint8: blue below zero, white at zero, red above.
+    """(N, H, W) numbers -> (N, H, W, 3) uint8: orange below zero, white at zero, blue above.
 
     One scale for all: the largest magnitude takes the full colour.
     """
     strength = on_one_scale(values)[..., None]  # (N, H, W, 1) in [-1, 1]
-    return blend(np.where(strength < 0, BLUE, RED), np.abs(strength))
+    return blend(np.where(strength < 0, ORANGE, BLUE), np.abs(strength))
 
 
 def blend(colour: Numbers, strength: Numbers) -> Pixels:
@@ -160,7 +160,7 @@ def images(pictures: Pixels) -> list[str]:
 
 
 def strokes(strength: NDArray[np.float64]) -> str:
-    """Edges in a grid of cells as a drawing for a figure: red above zero, blue below.
+    """Edges in a grid of cells as a drawing for a figure: blue above zero, orange below.
 
     strength: (B, G, G) in [-1, 1], for B edge directions in equal steps of half a turn, the first
     one upright. The colour grows with the square root of the strength, in a few steps, so that weak
@@ -181,7 +181,7 @@ def strokes(strength: NDArray[np.float64]) -> str:
             )
             path += f"M{middle_x - dx} {middle_y - dy}l{2 * dx} {2 * dy}"
         share = abs(level) / STROKE_LEVELS
-        colour = "#%02x%02x%02x" % (RED if level > 0 else BLUE)
+        colour = "#%02x%02x%02x" % (BLUE if level > 0 else ORANGE)
         paths.append(
             f'<path d="{path}" stroke="{colour}" stroke-opacity="{share:.2f}"'
             f' stroke-width="{1 + 4 * share:.2f}"/>'

@@ -8,8 +8,10 @@ test split everything goes to train.
 
 import shutil
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from tqdm import tqdm
@@ -22,63 +24,86 @@ SPLITS = ("train", "test")
 MAX_NAMED = 3  # files that a message names
 
 
-def copy_pictures(
-    source: Path, raw: Path, place: Callable[[Path, Path], Any] = shutil.copyfile
-) -> None:
-    """Put the pictures of the folder or archive `source` into `raw`/train and `raw`/test.
+@dataclass(frozen=True)
+class Layout:
+    """Where the pictures of a folder are.
 
-    `place` copies or moves a file of a folder: place(from, to). Links are followed. Raises
-    ValueError if `source` has another layout than expected, or is an archive that `unpack` refuses.
+    folder: which one.  classes: `train`, and `test` if there is one -> the folder in it that holds
+    a sub-folder per class, such as `animals/Test`, or `.`.  origins: the path of each picture as it
+    is stored, `train/CLASS/...` -> as it is in the folder.  others: files that are no pictures.
+    """
+
+    folder: Path
+    classes: Mapping[str, PurePath]
+    origins: Mapping[str, PurePath]
+    others: Sequence[str]
+
+
+@contextmanager
+def opened(source: Path, scratch: Path) -> Iterator[Layout]:
+    """Yield the layout of the folder or archive `source`; an archive is unpacked below `scratch`.
+
+    What was unpacked exists until the block ends. Raises ValueError if `source` has another layout
+    than expected, or is an archive that `unpack` refuses.
     """
     if source.is_dir():
-        _place(source, source, raw, place)
+        yield _layout(source, source)
     elif source.is_file() and is_archive(source):
-        with tempfile.TemporaryDirectory(prefix=".unpacked.", suffix=".part", dir=raw) as scratch:
-            unpack(source, Path(scratch))
-            _place(source, Path(scratch), raw, Path.rename)
+        with tempfile.TemporaryDirectory(
+            prefix=".unpacked.", suffix=".part", dir=scratch
+        ) as folder:
+            unpack(source, Path(folder))
+            yield _layout(source, Path(folder))
     else:
         raise ValueError(f"{source}: expected a folder, or a zip or tar archive, of pictures")
 
 
-def _place(source: Path, folder: Path, raw: Path, place: Callable[[Path, Path], Any]) -> None:
-    """Check the layout of `folder`, which is `source` or unpacked from it, then fill `raw`."""
+def copy_pictures(
+    source: Path, raw: Path, place: Callable[[Path, Path], Any] = shutil.copyfile
+) -> Mapping[str, PurePath]:
+    """Put the pictures of the folder or archive `source` into `raw`/train and `raw`/test.
+
+    `place` copies or moves a file of a folder: place(from, to). Returns which folder in `source`
+    held the classes of each split. Links are followed. Raises ValueError as `opened` does.
+    """
+    with opened(source, raw) as layout:
+        put = place if layout.folder == source else Path.rename
+        progress = tqdm(layout.origins.items(), desc=str(source), disable=None, leave=False)
+        for path, origin in progress:
+            target = raw / composed(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            put(layout.folder / origin, target)
+    if layout.others:
+        suffixes = ", ".join(sorted(SUFFIXES))
+        number = len(layout.others)
+        print(f"{source}: skipped {number} not ending in {suffixes}: {_some(layout.others)}")
+    for split in layout.classes:
+        pictures = [path.split("/")[1] for path in layout.origins if path.startswith(f"{split}/")]
+        print(f"{source}: {split}: {len(pictures)} pictures in {len(set(pictures))} classes")
+    return layout.classes
+
+
+def _layout(source: Path, folder: Path) -> Layout:
+    """Check the layout of `folder`, which is `source` or unpacked from it."""
     try:
         others = pictures_in(folder)[1]
-        splits = pictures_by_split(folder)
+        splits = _splits(_innermost(folder))
+        classes = {split: _classes(top, folder) for split, top in splits.items()}
+        _check_same_classes(classes)
+        within = {split: top.relative_to(folder) for split, top in splits.items()}
+        origins = {
+            f"{split}/{path}": within[split] / path
+            for split, pictures in classes.items()
+            for paths in pictures.values()
+            for path in paths
+        }
+        check_names(origins)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    origins = [item for pictures in splits.values() for item in pictures.items()]
-    for path, origin in tqdm(origins, desc=str(source), disable=None, leave=False):
-        target = raw / composed(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place(origin, target)
-    if others:
-        suffixes = ", ".join(sorted(SUFFIXES))
-        print(f"{source}: skipped {len(others)} not ending in {suffixes}: {_some(others)}")
-    for split, pictures in splits.items():
-        classes = {path.split("/")[1] for path in pictures}
-        print(f"{source}: {split}: {len(pictures)} pictures in {len(classes)} classes")
+    return Layout(folder, within, origins, others)
 
 
-def pictures_by_split(folder: Path) -> dict[str, dict[str, Path]]:
-    """`train`, and `test` if there is one -> its pictures, "SPLIT/CLASS/...", and where they are.
-
-    In order of class and path. Raises ValueError if `folder` has another layout than expected.
-    """
-    splits = _splits(_innermost(folder))
-    classes = {split: _classes(top, folder) for split, top in splits.items()}
-    _check_same_classes(classes)
-    origins = {
-        split: {
-            f"{split}/{path}": splits[split] / path for paths in pictures.values() for path in paths
-        }
-        for split, pictures in classes.items()
-    }
-    check_names(path for pictures in origins.values() for path in pictures)
-    return origins
-
-
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
 
 

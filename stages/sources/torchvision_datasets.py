@@ -14,13 +14,17 @@ Arguments = Mapping[str, str | bool]  # of a data set's class, for one of its sp
 
 @dataclass(frozen=True)
 class TorchvisionDataset:
-    """A class in torchvision.datasets, its arguments for each split, its licence and its source."""
+    """A class in torchvision.datasets, its arguments for each split, its licence and its source.
+
+    handwriting: whether its images are of written letters or digits, which slant.
+    """
 
     class_name: str
     train: Arguments
     test: Arguments
     licence: str
     source: str
+    handwriting: bool
 
 
 def _emnist(split: str) -> tuple[Arguments, Arguments]:
@@ -64,8 +68,11 @@ _ROWS: tuple[tuple[str, tuple[Arguments, Arguments], str, str], ...] = (
     ("SVHN", SPLIT, "for non-commercial use only", "http://ufldl.stanford.edu/housenumbers/"),
     ("USPS", TRAIN, SEE, f"{LIBSVM}/multiclass.html#usps"),
 )
+HANDWRITING = ("EMNIST", "KMNIST", "MNIST", "QMNIST", "USPS")
 TORCHVISION_DATASETS: Mapping[str, TorchvisionDataset] = {
-    name: TorchvisionDataset(name.partition("-")[0], *splits, licence, source)
+    name: TorchvisionDataset(
+        class_name := name.partition("-")[0], *splits, licence, source, class_name in HANDWRITING
+    )
     for name, splits, licence, source in _ROWS
 }
 

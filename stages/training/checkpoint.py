@@ -6,11 +6,13 @@ begins with the SHA-256 of the rest. A run of a few seconds writes none, because
 quicker.
 """
 
+import glob
 import hashlib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from stages.base.command import message
 from stages.base.params import Params
 from stages.base.whole_files import write_bytes
 
@@ -57,7 +60,8 @@ class Checkpoint:
         self._due = time.monotonic() + SECONDS
 
     def _files(self) -> list[Path]:
-        return list(self._output.parent.glob(f".{self._output.name}.*.resume"))
+        name = glob.escape(self._output.name)
+        return list(self._output.parent.glob(f".{name}.*.resume"))
 
     @property
     def path(self) -> Path:
@@ -100,12 +104,16 @@ class Checkpoint:
         content: bytes = save(tensors)
         try:
             write_bytes(self.path, hashlib.sha256(content).digest() + content)
-        except OSError as error:
-            print(f"the checkpoint cannot be written; the run goes on: {error}", file=sys.stderr)
+        except (OSError, ValueError) as error:
+            print(
+                f"the checkpoint cannot be written; the run goes on: {message(error)}",
+                file=sys.stderr,
+            )
         end = time.monotonic()
         self._due = end + max(SECONDS, (end - start) / SHARE)
 
     def remove(self) -> None:
-        """Delete the checkpoints of this run, and of runs that were abandoned."""
+        """Delete the checkpoints of this run, and of runs that were abandoned, if possible."""
         for file in self._files():
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # the results are there; the next run tries again
+                file.unlink()

@@ -21,9 +21,8 @@ from stages.training.settings import TrainParams
 CPU = torch.device("cpu")
 SCALE = 1 / 255  # of a feature
 FEATURES_AT_A_TIME = 2**19  # when evaluating: 4 MB in float64, which fits in the cache
-GROWTH_STEPS = 50  # 1.7 % of a default run
-LARGE_GROWTH = 1.5  # MNIST's pixels, SGD with momentum 0.9: 1.4 at a rate of 0.5, 2.0 at 1.0
-DISTURBANCE = 1e-9  # relative, of each gradient: far above rounding, yet small
+
+Disturb = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,12 @@ def logits(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
 
 
 def loss_and_gradients(
-    weight: Tensor, bias: Tensor, x: Tensor, labels: Tensor, batch_size: int
+    weight: Tensor,
+    bias: Tensor,
+    x: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    disturb: Disturb | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What N examples contribute to a batch's mean cross entropy and its gradients.
 
@@ -70,6 +74,7 @@ def loss_and_gradients(
     -> loss in nats, (), and (K, D), (K,).
     With P the probabilities and Y the one-hot labels, both (K, N), the gradients are
     (P - Y) X / 255 and the row sums of P - Y, divided by the batch size (Bishop 2006, eq. 4.109).
+    disturb: applied to P - Y.
     """
     log_p = torch.log_softmax(logits(weight, bias, x), dim=0)  # (K, N)
     actual = labels[None]  # (1, N)
@@ -78,6 +83,8 @@ def loss_and_gradients(
     # and an optimizer that divides by the size of gradients would make that loss visible.
     error = log_p.exp_().scatter_(0, actual, 0.0)
     error.scatter_(0, actual, -error.sum(0, keepdim=True))
+    if disturb:
+        error = disturb(error)
     by_bias = error.sum(1).div_(batch_size)
     return loss, error.mul_(SCALE / batch_size) @ x, by_bias
 
@@ -96,12 +103,12 @@ def fit(
     processes: Processes = ALONE,
     device: torch.device = CPU,
     resume: tuple[int, Sequence[Tensor]] | None = None,
-    disturb: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+    disturb: Disturb | None = None,
 ) -> Iterator[Step]:
     """Take `params.iterations` steps on batches of the training examples, and yield each.
 
     The weights start at zero: the loss is convex, so there is no symmetry to break. resume: an
-    iteration and that step's tensors, to continue from. disturb: applied to each gradient.
+    iteration and that step's tensors, to continue from. disturb: applied to P - Y in each.
     Raises ValueError if the loss is no longer finite.
     """
     weight = torch.zeros(classes, training.features.shape[1], dtype=torch.float64, device=device)
@@ -118,7 +125,7 @@ def fit(
         mine = processes.part(batch)
         x = training.features.index_select(0, mine).to(device, torch.float64)
         labels = training.labels.index_select(0, mine).to(device)
-        loss, *gradients = loss_and_gradients(weight, bias, x, labels, len(batch))
+        loss, *gradients = loss_and_gradients(weight, bias, x, labels, len(batch), disturb)
         processes.add_up(loss, *gradients)
         batch_loss = float(loss)
         if not math.isfinite(batch_loss):
@@ -130,25 +137,8 @@ def fit(
         rate = learning_rate_at(
             params.schedule, params.learning_rate, iteration - 1, params.iterations
         )
-        optimizer.step(list(map(disturb, gradients)), rate, iteration)
+        optimizer.step(gradients, rate, iteration)
         yield Step(iteration, batch_loss, weight, bias, tensors)
-
-
-def relative_noise(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient with Gaussian noise of relative standard deviation DISTURBANCE, in place."""
-    noise = torch.randn(gradient.shape, generator=generator)  # float32: a fifth of the time
-    return gradient.mul_(1 + DISTURBANCE * noise.to(gradient))
-
-
-def error_growth(step: Step, noisy: Step) -> float:
-    """How many times larger the relative error of the weights is than that of the gradients.
-
-    `noisy` is the same step of a run whose gradients went through `relative_noise`. Rounding errors
-    act the same way on a smaller scale. At a stable learning rate, gradient descent on a convex
-    loss damps their effect on the weights, and the result is about 1 or less; at a larger rate, it
-    grows from step to step.
-    """
-    return float((noisy.weight - step.weight).norm() / step.weight.norm() / DISTURBANCE)
 
 
 def mean_loss_and_accuracy(

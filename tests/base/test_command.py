@@ -1,3 +1,4 @@
+import shlex
 import signal
 import subprocess
 import sys
@@ -166,10 +167,22 @@ def test_help_shows_what_a_command_does_its_options_and_its_params(tmp_path: Pat
         assert part in text
 
 
-def test_the_error_for_a_missing_option_names_it(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    assert "Missing option '--what'" in process.communicate()[1]
-    assert process.returncode == 2
+def test_the_error_for_a_missing_option_names_it() -> None:
+    command = [sys.executable, "-m", "stages.train", "--params", "params.yaml"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Missing option '--train'" in result.stderr
+    assert result.returncode == 2
+
+
+def test_a_stage_without_options_says_how_dvc_calls_it() -> None:
+    command = [sys.executable, "-m", "stages.train"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "`dvc repro train` runs it" in result.stderr
+    prints = ["dvc", "repro", "--dry", "--force", "--single-item", "train"]
+    assert shlex.join(prints) in result.stderr
+    printed = subprocess.run(prints, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "> python -m stages.train --params params.yaml" in printed
 
 
 def test_a_closed_output_pipe_prints_no_error(tmp_path: Path) -> None:

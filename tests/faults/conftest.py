@@ -114,11 +114,11 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
 
 
 def draw_pictures(folder: Path, seed: int) -> None:
-    """Twelve pictures of each of three classes, and one that is broken."""
+    """Eight pictures of each of three classes, and one that is broken."""
     random = np.random.default_rng(seed)
     for label, name in enumerate(("one", "two", "three")):
         (folder / name).mkdir(parents=True)
-        for i in range(12):
+        for i in range(8):
             pixels = random.integers(0, 200, (8, 8, 3), dtype=np.uint8)
             pixels[..., label] += 15
             Image.fromarray(pixels).save(folder / name / f"{i:02}.png")

@@ -5,6 +5,7 @@ outcome per line on standard output, both JSON. What takes long to import is imp
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -16,6 +17,8 @@ import traceback
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NoReturn
+
+from PIL import Image
 
 MODULES = ("download", "tensorize", "train", "evaluate", "predict", "explain", "gate.__main__")
 LIMIT = 60  # seconds, after which a command counts as hanging
@@ -76,6 +79,8 @@ def main() -> None:
     for name in MODULES:
         importlib.import_module(f"stages.{name}")
         del sys.modules[f"stages.{name}"]  # else running it warns that it is there
+    Image.init()  # imports what decodes pictures
+    gc.freeze()  # else collecting garbage copies the memory that children share
     for line in sys.stdin:
         print(json.dumps(run(shim, json.loads(line))), flush=True)
 

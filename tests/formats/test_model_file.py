@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import log_softmax
 
 from stages.formats.input_spec import InputSpec
-from stages.formats.model_file import Model
+from stages.formats.model_file import Model, rounded, straddling
 from tests.formats.hostile import NESTED, damaged, short, write
 
 SPEC = InputSpec(3, 4, 5, "pad")
@@ -151,3 +151,18 @@ def test_a_models_metadata_is_json_with_only_its_own_keys() -> None:
     about = json.loads(header["__metadata__"]["model"])
     assert about == ABOUT | {"params": {"seed": 1}}
     assert list(header["__metadata__"]) == ["model"]
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 100.0])
+def test_straddling_is_the_number_of_weights_that_round_differently(size: float) -> None:
+    generator = np.random.default_rng(0)
+    one = generator.uniform(size, 1.5 * size, 100_000) * generator.choice([-1, 1], 100_000)
+    other = one + generator.normal(0, 3e-8, one.shape)
+    counted = int((rounded(one) != rounded(other)).sum())
+    expected = straddling(one, other)
+    assert counted == pytest.approx(expected, abs=4 * np.sqrt(expected))
+    assert expected > 100
+
+
+def test_weights_far_apart_count_once_each() -> None:
+    assert straddling(np.zeros(3), np.array([0.0, 1.0, -70.0])) == 2

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from stages.base.command import run
 from stages.gate import __main__ as gate
 from stages.gate.changes import Changes
+from stages.gate.report import error_markdown
 from stages.gate.rules import Rule
 from tests.repositories import (
     METRICS,
@@ -46,11 +48,12 @@ def run_gate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     """The exit code, standard output and standard error of the gate with such arguments."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def gated(*arguments: str, params_diff: bool = False) -> tuple[int, str, str]:
+    def gated(*arguments: str, ask_dvc: bool = False) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gate", *arguments])
         with monkeypatch.context() as patch:
-            if not params_diff:  # `dvc params diff` takes a second
+            if not ask_dvc:  # its commands take a second each
                 patch.setattr(gate, "what_changed", lambda _: Changes([], [], [], []))
+                patch.setattr(gate, "modified_data", list)
             with pytest.raises(SystemExit) as ended:
                 run(gate.main, Rule)
         out, err = capsys.readouterr()
@@ -59,9 +62,9 @@ def run_gate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return gated
 
 
-def refused(run_gate: Gate, *arguments: str) -> str:
+def refused(run_gate: Gate, *arguments: str, ask_dvc: bool = False) -> str:
     """The one line that the gate prints as it exits with 2."""
-    code, out, err = run_gate(*arguments)
+    code, out, err = run_gate(*arguments, ask_dvc=ask_dvc)
     assert (code, out) == (2, ""), err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -81,7 +84,7 @@ def test_the_gate_fails_a_regression_and_names_what_changed(
 ) -> None:
     repository.params(RULES, iterations=300)
     repository.measure(range(40), model="2")
-    code, out, _ = run_gate(params_diff=True)
+    code, out, _ = run_gate(ask_dvc=True)
     assert code == 1
     assert out.startswith("FAILED against the merge base with origin/main (")
     assert "accuracy is worse, 0.950000 -> 0.800000, p = 1.9e-09" in out
@@ -93,9 +96,9 @@ def test_the_gate_fails_a_regression_and_names_what_changed(
 
 def test_a_lock_that_dvc_cannot_read_is_an_error(repository: Repository, run_gate: Gate) -> None:
     repository.write("dvc.lock", repository.read("dvc.lock").replace("size: 1", "size: one"))
-    code, out, err = run_gate(params_diff=True)
+    code, out, err = run_gate(ask_dvc=True)
     assert (code, out) == (2, "")
-    assert err.startswith("error: dvc params diff: ")
+    assert err.startswith("error: dvc data status: ")
     assert err.count("\n") == 1
 
 
@@ -103,7 +106,7 @@ def test_changed_code_and_rules_are_reported(repository: Repository, run_gate: G
     repository.params(RULES | {"accuracy": RULES["accuracy"] | {"tolerance": 0.9}})
     repository.write("train.py", "print('training better')\n")
     repository.lock()
-    code, out, _ = run_gate(params_diff=True)
+    code, out, _ = run_gate(ask_dvc=True)
     assert code == 0
     assert "the rules have changed: gate.accuracy.tolerance: 0.01 -> 0.9" in out
     assert "code train.py" in out
@@ -121,7 +124,7 @@ def test_a_changed_input_folder_is_reported_as_data(repository: Repository, run_
         repository.write("dvc.lock", text)
         if digit == "1":
             repository.commit()
-    code, out, err = run_gate("--base", "HEAD", params_diff=True)
+    code, out, err = run_gate("--base", "HEAD", ask_dvc=True)
     assert (code, err) == (0, "")
     assert "data pictures: 1111111 -> 2222222" in out
     assert "code" not in out
@@ -214,8 +217,8 @@ def test_an_accepted_regression_passes_until_the_base_has_recovered(
             "predictions.csv{}: line 12: found 'test/10,2,2,0.903933'; expected picture",
         ),
         (PREDICTIONS, "2,2,0.101000", '"2,2', "predictions.csv{}: not valid CSV: "),
-        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns picture,truth,"),
-        (PREDICTIONS, None, "", "predictions.csv{}: found the columns none; expected pic"),
+        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns 'picture,truth,"),
+        (PREDICTIONS, None, "", "predictions.csv{}: found the columns ''; expected pic"),
         (
             PREDICTIONS,
             None,
@@ -394,6 +397,7 @@ def test_missing_params_are_an_error(repository: Repository, run_gate: Gate) -> 
 @pytest.mark.usefixtures("repository")
 def test_an_unknown_base_is_an_error(run_gate: Gate) -> None:
     error = refused(run_gate, "--base", "nowhere")
+    assert "no revision '^HEAD' in" in refused(run_gate, "--base=^HEAD")
     assert error == "no revision 'nowhere' in this clone; `git fetch` gets those of the remote"
     assert "no revision '--since=1' in" in refused(run_gate, "--base=--since=1")
 
@@ -505,7 +509,7 @@ def test_the_markdown_and_json_reports_hold_the_comparison(
 ) -> None:
     repository.measure(range(40), model="2")
     page, data = tmp_path / "report.md", tmp_path / "report.json"
-    assert run_gate("--markdown", str(page), "--json", str(data), params_diff=True)[0] == 1
+    assert run_gate("--markdown", str(page), "--json", str(data), ask_dvc=True)[0] == 1
     report: dict[str, Any] = json.loads(data.read_text())
     assert report["verdict"] == "fail"
     assert report["base"] == repository.git("rev-parse", "main")
@@ -545,6 +549,168 @@ def test_class_names_are_escaped_on_pages_and_terminals(
     assert code == 1
     assert "\x1b" not in out + page.read_text()
     assert "&lt;img&gt;\\|?\\[2J" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("@octocat", "@\N{WORD JOINER}octocat"),
+        ("#1", "#\N{WORD JOINER}1"),
+        ("http://a.example", "http:\N{WORD JOINER}//a.example"),
+        ("www.a.example", "www\N{WORD JOINER}.a.example"),
+        ("a|b", "a\\|b"),
+        ("`$x$`", "\\`\\$x\\$\\`"),
+        ("<b>&amp;", "&lt;b&gt;&amp;amp;"),
+        ("[x](y)", "\\[x\\](y)"),
+        ("\x1b[2J\u202e", "?\\[2J?"),
+    ],
+)
+def test_a_hostile_name_is_text_in_markdown(name: str, shown: str) -> None:
+    assert error_markdown(name).endswith(f"NOT COMPARED: {shown}\n")
+
+
+def test_an_error_has_no_control_characters(repository: Repository, run_gate: Gate) -> None:
+    repository.params({"\x1b[2J": RULES["accuracy"] | {"alpha": None}})
+    assert refused(run_gate) == (
+        "data/metrics.json: found no metric ?[2J, which has a rule in params"
+    )
+
+
+@pytest.mark.parametrize("path", [METRICS, PREDICTIONS, "params.yaml", "dvc.lock"])
+def test_links_are_followed_on_both_sides(
+    repository: Repository, run_gate: Gate, path: str
+) -> None:
+    content = repository.read(path)
+    (repository.folder / path).unlink()
+    repository.write("elsewhere/file", content)
+    (repository.folder / path).symlink_to("../elsewhere/file" if "/" in path else "elsewhere/file")
+    repository.commit()
+    assert run_gate("--base", "HEAD")[0] == 0
+
+
+def test_a_link_that_leads_nowhere_in_the_base_is_an_error(
+    repository: Repository, run_gate: Gate
+) -> None:
+    (repository.folder / METRICS).unlink()
+    (repository.folder / METRICS).symlink_to("nowhere")
+    repository.commit()
+    (repository.folder / METRICS).unlink()
+    repository.measure(TEN)
+    error = refused(run_gate, "--base", "HEAD")
+    assert f"{METRICS} of HEAD (" in error
+    assert ": git cannot read its content: dangling" in error
+
+
+@pytest.mark.parametrize("path", [METRICS, "dvc.lock"])
+def test_what_is_not_a_regular_file_is_not_read(
+    repository: Repository, run_gate: Gate, path: str
+) -> None:
+    (repository.folder / path).unlink()
+    os.mkfifo(repository.folder / path)  # to read it would wait for ever
+    assert refused(run_gate).startswith(f"{path}: not a regular file")
+
+
+def test_a_git_lfs_pointer_is_named_as_such(repository: Repository, run_gate: Gate) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n"
+    repository.write(METRICS, pointer)
+    assert refused(run_gate).startswith("data/metrics.json: found a Git LFS pointer; expected the")
+
+
+@pytest.mark.parametrize("old", ["{", '"recall": {'])
+def test_a_metric_that_stands_twice_is_refused(
+    repository: Repository, run_gate: Gate, old: str
+) -> None:
+    new = '{"accuracy": 0.99, ' if old == "{" else f'"recall.2": 0.9, {old}'
+    repository.write(METRICS, repository.read(METRICS).replace(old, new, 1))
+    repository.lock()
+    assert " twice" in refused(run_gate)
+
+
+def test_a_picture_that_stands_twice_is_refused(repository: Repository, run_gate: Gate) -> None:
+    table = predictions(TEN).replace("test/0,", "test/4,")
+    repository.write(PREDICTIONS, table)
+    repository.lock()
+    assert "predictions.csv: found 'test/4' twice; expected each once" in refused(run_gate)
+
+
+def test_data_that_dvc_lock_does_not_record_is_refused(
+    repository: Repository, run_gate: Gate
+) -> None:
+    # The stage that makes it and the one that reads it agree on a hash, which is not its own.
+    pipeline = yaml.safe_load(repository.read("dvc.yaml"))
+    pipeline["stages"]["train"]["outs"] = ["data/model"]
+    repository.write("dvc.yaml", yaml.safe_dump(pipeline))
+    assert run_gate(ask_dvc=True)[0] == 0  # a clone need not have it
+    repository.write("data/model", "a model")
+    assert refused(run_gate, ask_dvc=True).startswith(
+        "dvc.lock does not record the data/model that is here; `dvc checkout` restores"
+    )
+
+
+@pytest.mark.parametrize("value", ["1:2:3", "010", "0x10", "1_000"])
+def test_numbers_in_yaml_are_read_as_dvc_reads_them(
+    repository: Repository, run_gate: Gate, value: str
+) -> None:
+    # YAML 1.1 reads 3723, 8, 16 and 1000; to DVC these are text, 10, text and text.
+    text = repository.read("params.yaml").replace("iterations: 3000", f"iterations: {value}")
+    repository.write("params.yaml", text)
+    lock = repository.read("dvc.lock").replace("iterations: 3000", f"iterations: '{value}'")
+    repository.write("dvc.lock", lock.replace("'010'", "10"))
+    assert run_gate()[0] == 0
+
+
+def test_aliases_that_multiply_are_compared_once(repository: Repository, run_gate: Gate) -> None:
+    levels = "".join(f"    - &l{i} [*l{i - 1}, *l{i - 1}]\n" for i in range(1, 40))
+    for path in ("params.yaml", "dvc.lock"):
+        aliases = f"deep:\n    - &l0 [1]\n{levels}"
+        key = "  iterations: 3000\n"
+        text = repository.read(path)
+        indent = "" if path == "params.yaml" else " " * 8
+        assert indent + key in text
+        bomb = "".join(f"{indent}  {line}\n" for line in aliases.splitlines())
+        repository.write(path, text.replace(indent + key, indent + key + bomb))
+    assert run_gate()[0] == 0
+
+
+def test_a_main_branch_that_was_renamed_is_an_error_with_the_remedy(
+    repository: Repository, run_gate: Gate, tmp_path: Path
+) -> None:
+    Repository(tmp_path / "hub").git("branch", "--move", "main", "trunk")
+    repository.git("fetch", "--quiet", "--prune")
+    assert "`git remote set-head origin --auto` finds its new name" in refused(run_gate)
+
+
+def test_a_repository_without_a_commit_has_nothing_to_compare(
+    repository: Repository, run_gate: Gate
+) -> None:
+    repository.git("switch", "--quiet", "--orphan", "new")
+    repository.git("checkout", "main", "--", ".")
+    assert refused(run_gate).startswith("no commit here yet")
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_test_set_too_small_for_its_rule_is_noted_in_every_report(
+    run_gate: Gate, tmp_path: Path
+) -> None:
+    page, data = tmp_path / "report.md", tmp_path / "report.json"
+    _, out, _ = run_gate("--markdown", str(page), "--json", str(data))
+    warning = "accuracy: 200 test images cannot tell a loss of less than 0.03 (6 images) from noise"
+    assert f"  {warning}\n" in out
+    assert f"- {warning.replace('_', chr(92) + '_')}\n" in page.read_text()
+    assert json.loads(data.read_text())["notes"] == [warning]
+
+
+def test_an_automatic_tolerance_is_reported_with_its_value(
+    repository: Repository, run_gate: Gate, tmp_path: Path
+) -> None:
+    repository.params({"accuracy": {"better": "higher", "tolerance": "auto", "alpha": 0.05}})
+    repository.measure(range(12))
+    code, out, _ = run_gate("--json", str(tmp_path / "report.json"))
+    assert code == 0
+    assert "worse, within tolerance 0.0154" in out
+    accuracy = json.loads((tmp_path / "report.json").read_text())["metrics"]["accuracy"]
+    assert accuracy["tolerance"] == pytest.approx(0.01545, abs=1e-5)
+    assert accuracy["rule"] == {"better": "higher", "tolerance": "auto", "alpha": 0.05}
 
 
 def test_importing_the_gate_imports_no_torch_scipy_or_dvc() -> None:

@@ -1,13 +1,19 @@
 """What the predictions determine is recomputed, and what no model can predict is refused."""
 
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stages.gate.lockfile import Lockfile
 from stages.gate.predictions import ROUNDING, Predictions, parse_predictions
+from stages.gate.results import BINS as BINS_KEY
 from stages.gate.results import Results, parse_metrics
+from stages.gate.revisions import WORKING_TREE
 from tests.conftest import ROOT
 from tests.repositories import BINS, metrics, predictions
 
@@ -45,26 +51,36 @@ def test_a_metric_that_is_off_in_its_last_digit_is_refused(name: str, step: floa
     if name in ("cross_entropy", "expected_calibration_error", "macro_f1"):
         step *= 2.1  # means of rounded numbers, or of fractions that may round either way
     bad = results(predictions(WRONG), {name: good.metrics[name] + step})
-    with pytest.raises(
-        ValueError, match=rf"^metrics: {name}: found \S+; expected \S+, which follo"
-    ):
+    with pytest.raises(ValueError, match=rf"^metrics: {name}: found \S+; expected "):
         bad.check_agreement("table")
 
 
-def test_the_committed_metrics_follow_from_the_committed_predictions() -> None:
-    table, measured = (
-        (ROOT / "data" / name).read_bytes() for name in ("predictions.csv", "metrics.json")
-    )
+def test_the_committed_metrics_follow_from_the_committed_predictions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    lockfile = Lockfile.load(WORKING_TREE)
+    paths = lockfile.results()
+    if paths is None or not all(map(os.path.exists, paths)):
+        pytest.skip("no committed results here")
+    measured, table = (Path(path).read_bytes() for path in paths)
     committed = Results(
-        "metrics", parse_metrics(measured, "metrics"), parse_predictions(table, "table"), 15
+        "metrics",
+        parse_metrics(measured, "metrics"),
+        parse_predictions(table, "table"),
+        lockfile.param(paths[0], BINS_KEY),
     )
     committed.check_agreement("table")
 
 
 @pytest.mark.parametrize(("classes", "accepted"), [(4, True), (5, True), (7, True), (4.5, False)])
-def test_macro_f1_may_count_classes_that_do_not_appear(classes: float, accepted: bool) -> None:
-    value = round(results(predictions(WRONG)).predictions.sum_of_f1 / classes, 6)
-    changed = results(predictions(WRONG), {"macro_f1": value})
+def test_macro_f1_of_old_results_may_count_classes_that_do_not_appear(
+    classes: float, accepted: bool
+) -> None:
+    good = results(predictions(WRONG))
+    old = {name: value for name, value in good.metrics.items() if name != "classes"}
+    old["macro_f1"] = round(good.predictions.sum_of_f1 / classes, 6)
+    changed = replace(good, metrics=old)
     if accepted:
         changed.check_agreement("table")
     else:
@@ -72,11 +88,23 @@ def test_macro_f1_may_count_classes_that_do_not_appear(classes: float, accepted:
             changed.check_agreement("table")
 
 
-def test_a_predicted_class_that_does_not_exist_lowers_macro_f1() -> None:
+def test_macro_f1_is_the_mean_over_all_the_classes() -> None:
+    value = round(results(predictions(WRONG)).predictions.sum_of_f1 / 5, 6)
+    results(predictions(WRONG), {"classes": 5, "macro_f1": value}).check_agreement("table")
+    with pytest.raises(ValueError, match=r"macro_f1: found 0\.7\d+; expected 0\.9\d+, which"):
+        results(predictions(WRONG), {"macro_f1": value}).check_agreement("table")
+
+
+@pytest.mark.parametrize("classes", [3, 4.5, 0])
+def test_more_classes_than_the_model_knows_are_refused(classes: float) -> None:
+    with pytest.raises(ValueError, match=rf"classes: found {classes}; expected the 4 that appear"):
+        results(predictions(WRONG), {"classes": classes}).check_agreement("table")
+
+
+def test_a_predicted_class_that_does_not_exist_is_refused_though_macro_f1_follows() -> None:
     table = edited("test/0,0,1,", "test/0,0,unknown,")
-    measured = metrics(predictions(WRONG))
-    with pytest.raises(ValueError, match=r"macro_f1: found 0\.9\d+; expected 0\.7\d+, which"):
-        results(table, {"macro_f1": measured["macro_f1"]}).check_agreement("table")
+    with pytest.raises(ValueError, match="classes: found 4; expected the 5 that appear"):
+        results(table, {"classes": 4}).check_agreement("table")
 
 
 def test_recall_of_a_class_that_no_image_has_is_refused() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.gate.rules import Rules
+from stages.gate.rules import TESTED, Rules
+from tests.conftest import ROOT
 
 ACCURACY: dict[str, Any] = {"better": "higher", "tolerance": 0.001, "floor": 0.9, "alpha": 0.05}
 
@@ -15,8 +16,8 @@ def load(tmp_path: Path, gate: object) -> Rules:
     return Rules.load(path, "gate")
 
 
-def test_the_projects_own_rules_are_valid() -> None:
-    assert "accuracy" in Rules.load(Path("params.yaml"), "gate").by_metric
+def test_the_repositorys_rules_are_valid() -> None:
+    assert Rules.load(ROOT / "params.yaml", "gate").by_metric
 
 
 def test_rules_keep_the_order_of_the_file(tmp_path: Path) -> None:
@@ -37,9 +38,11 @@ def test_rules_keep_the_order_of_the_file(tmp_path: Path) -> None:
         ({"tolerance": True}, "gate.accuracy.tolerance: found True"),
         ({"alpha": 0}, "gate.accuracy.alpha: found 0; expected greater than 0"),
         ({"alpha": 1}, "gate.accuracy.alpha: found 1; expected less than 1"),
-        ({"floor": None}, "gate.accuracy: expected a floor and no ceiling where higher is better"),
-        ({"ceiling": 1}, "gate.accuracy: expected a floor and no ceiling"),
-        ({"better": "lower"}, "gate.accuracy: expected a ceiling and no floor where lower"),
+        ({"tolerance": None}, "gate.accuracy.tolerance: found None; expected 0 or more, or auto"),
+        ({"tolerance": "car"}, "gate.accuracy.tolerance: found 'car'; expected a valid number"),
+        ({"tolerance": "auto", "alpha": None}, "gate.accuracy: tolerance: auto needs an alpha"),
+        ({"ceiling": 1}, "gate.accuracy: found a ceiling; expected a floor where higher is better"),
+        ({"better": "lower"}, "gate.accuracy: found a floor; expected a ceiling where lower"),
         ({"tolerence": 1}, "gate.accuracy.tolerence: unknown key; did you mean tolerance?"),
         ({"accepted": 0.95}, "gate.accuracy: expected both accepted and accepted_because, or"),
         ({"accepted_because": "x"}, "gate.accuracy: expected both accepted and accepted_because"),
@@ -68,8 +71,8 @@ def test_an_invalid_rule_is_an_error_that_names_the_key(
             "gate.accuracy.tolerance: missing; expected change for the worse to ignore",
         ),
         (
-            {"macro_f1": ACCURACY},
-            "gate: macro_f1.alpha: found 0.05; expected null: only accuracy and cross_entropy",
+            {"errors": ACCURACY},
+            "gate: errors.alpha: found 0.05; expected null: there is no test for it, only for acc",
         ),
     ],
 )
@@ -80,11 +83,21 @@ def test_an_invalid_gate_section_is_an_error(tmp_path: Path, gate: object, messa
 
 
 def test_all_invalid_rules_are_reported_at_once(tmp_path: Path) -> None:
-    wrong = {"accuracy": ACCURACY | {"alpha": 2}, "macro_f1": {"better": "higher", "floor": 0}}
+    wrong = {"accuracy": ACCURACY | {"alpha": 2}, "macro_f1": {"better": "higher"}}
     with pytest.raises(ValueError, match="params") as error:
         load(tmp_path, wrong)
     for key in ("accuracy.alpha", "macro_f1.tolerance", "macro_f1.alpha"):
         assert f"gate.{key}:" in str(error.value)
+
+
+@pytest.mark.parametrize("metric", [*TESTED, "recall.a dog"])
+def test_a_rule_without_a_limit_and_with_a_tolerance_by_itself_is_valid(
+    tmp_path: Path, metric: str
+) -> None:
+    rule = {"better": "higher", "tolerance": "auto", "alpha": 0.05}
+    loaded = load(tmp_path, {metric: rule}).by_metric[metric]
+    assert (loaded.tolerance, loaded.limit) == (None, None)
+    assert not loaded.is_beyond_limit(-1e300)
 
 
 def test_worse_means_lower_or_higher_as_the_rule_says(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
+import json
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
 import pytest
 
+from stages.gate.paired_tests import accuracy_test
 from stages.gate.predictions import parse_predictions
-from stages.gate.results import Results
+from stages.gate.results import Results, parse_metrics
 from stages.gate.rules import Rule
-from stages.gate.verdict import MetricVerdict, Verdict, judge
+from stages.gate.verdict import MetricVerdict, Verdict, fewest_lost, judge
 from tests.repositories import RULES, metrics, predictions
 
 TEN = set(range(10))  # images that the base gets wrong
@@ -68,6 +70,8 @@ def test_a_higher_loss_is_worse() -> None:
     assert (worse.outcome, better.outcome, same.outcome) == ("WORSE", "better", "same")
     assert worse.test
     assert better.test
+    assert worse.test.interval
+    assert better.test.interval
     assert worse.test.interval[0] > 0 > better.test.interval[1]
 
 
@@ -91,6 +95,7 @@ def test_the_change_is_now_minus_base() -> None:
     judged, _ = verdict(range(20))
     assert judged.change == -0.05
     assert judged.test
+    assert judged.test.interval
     assert judged.test.interval[0] < -0.05 < judged.test.interval[1] < 0
 
 
@@ -183,3 +188,110 @@ def test_only_limits_apply_if_the_base_has_no_metrics() -> None:
     assert (found.failed, found.images) == ([], None)
     assert found.notes == ["the base has no metrics yet, so only the limits apply"]
     assert judge(rules, results(range(150)), None, {}, accept_new_test_set=False).failed
+
+
+def test_a_rule_without_a_floor_has_no_limit_to_break() -> None:
+    judged, whole = verdict(range(200), base=range(200), floor=None)
+    assert (judged.outcome, whole.failed) == ("same", [])
+
+
+def test_the_first_metrics_pass_with_a_note_if_no_rule_has_a_limit() -> None:
+    rules = {"accuracy": Rule.model_validate(RULES["accuracy"] | {"floor": None})}
+    found = judge(rules, results(range(150)), None, {}, accept_new_test_set=False)
+    assert found.notes == [
+        "the base has no metrics yet, so nothing applies: no rule has a limit",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "outcome"),
+    [
+        (range(13), "worse, within tolerance"),  # 0.015; sqrt(0.95 * 0.05 / 199) is 0.01545
+        (range(14), "worse, may be noise"),  # 4 lost: p = 0.125
+        (range(16), "WORSE"),
+    ],
+)
+def test_an_automatic_tolerance_is_the_standard_error_at_the_base(
+    wrong: Collection[int], outcome: str
+) -> None:
+    judged, _ = verdict(wrong, tolerance="auto")
+    assert judged.tolerance == pytest.approx((0.95 * 0.05 / 199) ** 0.5, abs=1e-9)
+    assert judged.outcome == outcome
+
+
+def test_an_automatic_tolerance_grows_as_the_test_set_shrinks() -> None:
+    judged, _ = verdict(range(20), base=range(19), tolerance="auto")
+    large, _ = verdict(TEN, tolerance="auto")
+    assert judged.tolerance
+    assert large.tolerance
+    assert judged.tolerance > large.tolerance
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "recall.1"])
+def test_a_metric_without_a_value_per_image_fails_only_if_the_difference_is_real(
+    metric: str,
+) -> None:
+    rule = {"better": "higher", "tolerance": 0, "alpha": 0.05}
+    rules = {metric: Rule.model_validate(rule)}
+
+    def outcome(lost: int) -> str:
+        now = range(1, 4 * lost, 4)  # images of class 1
+        base, later = (
+            Results(
+                "m",
+                parse_metrics(json.dumps(metrics(t)).encode(), ""),
+                parse_predictions(t.encode(), "t"),
+            )
+            for t in (predictions(()), predictions(now))
+        )
+        return judge(rules, later, base, {}, False).metrics[0].outcome
+
+    assert [outcome(lost) for lost in (0, 5, 6)] == ["same", "worse, may be noise", "WORSE"]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "fewest"), [(0.05, 6), (0.03125, 6), (0.03, 7), (0.25, 3), (0.5, 2), (0.9, 2)]
+)
+def test_the_fewest_lost_images_that_are_significant_follow_from_the_exact_test(
+    alpha: float, fewest: int
+) -> None:
+    assert fewest_lost(alpha) == fewest
+    assert accuracy_test(fewest, 0, 1000).p_value <= alpha
+    assert accuracy_test(fewest - 1, 0, 1000).p_value > alpha
+
+
+@pytest.mark.parametrize(
+    ("rule", "warnings"),
+    [
+        (
+            {},
+            [
+                "accuracy: 200 test images cannot tell a loss of less than 0.03 (6 images)"
+                " from noise"
+            ],
+        ),
+        ({"tolerance": 0.03}, []),
+        ({"alpha": None}, []),
+        ({"alpha": 1e-70}, ["accuracy: 200 test images cannot tell a loss of any size from noise"]),
+    ],
+)
+def test_a_test_set_too_small_for_its_rule_is_reported(
+    rule: dict[str, Any], warnings: list[str]
+) -> None:
+    assert verdict(TEN, **rule)[1].warnings == warnings
+
+
+def test_the_recall_of_a_rare_class_is_reported_with_the_number_of_its_images() -> None:
+    rule = {"better": "higher", "tolerance": 0.1, "alpha": 0.05}
+    table = predictions(TEN).replace(",3,", ",2,", 40)
+    found = Results(
+        "m",
+        parse_metrics(json.dumps(metrics(table)).encode(), ""),
+        parse_predictions(table.encode(), "t"),
+    )
+    whole = judge({"recall.3": Rule.model_validate(rule)}, found, found, {}, False)
+    images = found.predictions.actual.count("3")
+    assert 6 < images < 30
+    assert whole.warnings[0].startswith(
+        f"recall.3: {images} test images cannot tell a loss of less"
+    )

@@ -14,6 +14,7 @@ from stages.images import stored_images
 from stages.images.decoding import Pictures, Unreadable
 from stages.images.readers import Dataset, RawSplit
 from stages.images.splits import (
+    automatic_validation,
     check_classes,
     check_duplicates,
     check_readable,
@@ -273,6 +274,50 @@ def test_duplicates_across_train_and_test_are_an_error_unless_allowed(
     assert capsys.readouterr().out == ""
     check_duplicates(images, own_test, allowed=True)
     assert capsys.readouterr().out == (f"{found}\n" if found else "")
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "test", "found"),
+    [
+        (
+            [0, 1, 1],
+            [10, 10, 20],
+            None,
+            "1 pictures stand in two classes: 1.png and 0.png",
+        ),
+        (
+            [0, 1, 1],
+            [10, 20, 30],
+            ([0, 1, 1], [20, 10, 20]),
+            "2 pictures stand in two classes: 0.png and 1.png; 1.png and 0.png;"
+            " 1 of 3 test images are also training images, such as 2.png (same as 1.png)",
+        ),
+    ],
+    ids=["before splitting", "some"],
+)
+def test_a_picture_in_two_classes_is_told_apart_from_other_duplicates(
+    labels: list[int],
+    values: list[int],
+    test: tuple[list[int], list[int]] | None,
+    found: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train, own_test = images_of(labels, values), images_of(*test) if test else None
+    message = f"{found}; leave each in one class, or set tensorize.allow_duplicates to true"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        check_duplicates(train, own_test, allowed=False)
+    check_duplicates(train, own_test, allowed=True)
+    assert capsys.readouterr().out == f"{found}\n"
+
+
+@pytest.mark.parametrize(
+    ("available", "amount"),
+    [(0, 0), (199, 0), (200, 0.1), (50_000, 0.1), (50_001, 5000), (60_000, 5000), (10**6, 5000)],
+)
+def test_a_tenth_is_held_out_for_validation_but_neither_too_few_nor_too_many(
+    available: int, amount: float
+) -> None:
+    assert automatic_validation(available) == amount
 
 
 @given(values=st.lists(st.integers(0, 5), max_size=20), at_a_time=st.integers(1, 50))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline.test_mnist import dataset_of_the_repository
 
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -31,11 +30,21 @@ def test_no_placeholder_is_left_in_the_docs(doc: Path) -> None:
     assert not re.search(r"@[A-Z]+@", doc.read_text(encoding="utf-8"))
 
 
+@pytest.mark.usefixtures("about_mnist")
 def test_the_readmes_first_figures_are_the_committed_metrics() -> None:
-    if (datasets := dataset_of_the_repository()) != {"MNIST"}:
-        pytest.skip(f"the README is about MNIST, params.yaml and dvc.lock about {datasets}")
     metrics = json.loads((ROOT / "data/metrics.json").read_text(encoding="utf-8"))
     accuracy, errors = f"{metrics['accuracy']:.2%}".replace("%", " %"), metrics["errors"]
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"| {accuracy} | {errors} | `make repro` |" in text
-    assert f"makes {errors} errors" in text
+    assert f"{errors} errors in MNIST's" in text
+    summary = f"accuracy {metrics['accuracy']:.2%}, {errors} errors in {metrics['images']} images"
+    assert summary in text
+
+
+def test_the_readmes_verdicts_of_the_gate_are_those_of_its_worked_example() -> None:
+    readme, worked = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/gate.md")
+    )
+    verdicts = [line.split() for line in readme.splitlines() if line.startswith("accuracy  ")]
+    assert len(verdicts) == 2
+    assert all(verdict in map(str.split, worked.splitlines()) for verdict in verdicts)

@@ -149,6 +149,7 @@ def test_git_ignores_exactly_what_dvc_caches() -> None:
     assert set(ignored) == cached | {"*.part", "*.resume"}
 
 
+@pytest.mark.usefixtures("about_mnist")
 @pytest.mark.parametrize("section", PARAMS)
 def test_params_yaml_has_all_keys_of_a_section_each_with_a_comment(section: str) -> None:
     text = (ROOT / "params.yaml").read_text()

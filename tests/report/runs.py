@@ -18,8 +18,8 @@ HOSTILE = (
     "</script><img src=x onerror=alert(1)>",
     "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd",
     "\U0001f408\u200d\u2b1b cat",
-    "x" * 300,
-    "a\"b'c&amp;`${alert(1)}$title\\",
+    "x" * 500,
+    "a\"b\u2028\u202e'c&amp;`${alert(1)}$title\\",
 )
 # (x, y) in [0, 1], in the order in which digits are written
 STROKES: tuple[Stroke, ...] = (

@@ -39,10 +39,10 @@ def test_a_cells_colour_deepens_with_its_share_of_the_actual_class() -> None:
     (picture,) = pictures(matrix_figure(counts, ("a", "b", "c")))
     colours = picture.pixels  # rows are actual classes, columns predicted ones
     assert colours.shape == (3, 3, 3)
-    assert colours[1, 1].tolist() == [33, 102, 172]  # all of them right: full blue
+    assert colours[1, 1].tolist() == [31, 86, 196]  # all of them right: full blue
     right, wrong = colours[0, 0], colours[0, 1]
-    assert wrong.tolist() == [round(255 + (c - 255) * 0.2**0.5) for c in (178, 24, 43)]
-    assert right.tolist() == [round(255 + (c - 255) * 0.8**0.5) for c in (33, 102, 172)]
+    assert wrong.tolist() == [round(255 + (c - 255) * 0.2**0.5) for c in (188, 71, 8)]
+    assert right.tolist() == [round(255 + (c - 255) * 0.8**0.5) for c in (31, 86, 196)]
     assert (colours[1, 0] == 255).all()
     assert (colours[2] == 255).all()
 

@@ -53,12 +53,12 @@ def test_weights_that_all_classes_share_are_not_drawn(
 def test_the_weights_of_each_class_are_drawn_above_its_name(k: int) -> None:
     model = random_model(k, (1, 4, 5))
     model.weight[:] = 0
-    model.weight[np.arange(k), np.arange(k)] = 1.0  # class k has its red pixel at k
+    model.weight[np.arange(k), np.arange(k)] = 1.0  # class k has its blue pixel at k
     found = captioned(weights_figure(model))
     assert [caption for caption, _ in found] == [[name] for name in model.classes]
     for label, (_, pixels) in enumerate(found):
-        red_over_blue = pixels[..., 0] - pixels[..., 2]
-        assert red_over_blue.argmax() == label
+        blue_over_red = pixels[..., 2] - pixels[..., 0]
+        assert blue_over_red.argmax() == label
 
 
 def test_the_weights_of_colour_pictures_keep_their_channels_and_positions() -> None:
@@ -88,8 +88,8 @@ def test_the_strokes_of_each_class_are_drawn_above_its_name() -> None:
     cells[2, 6, 1, 1] = -1.0
     svg = strokes_figure(cells, ("x", "y", "z"))
     assert re.findall(r'd="([^"]*)" stroke="(#[0-9a-f]+)"', svg) == [
-        ("M8 1l0 14", "#b2182b"),
-        ("M24 1l0 14", "#b2182b"),
-        ("M31 24l-14 0", "#2166ac"),
+        ("M8 1l0 14", "#1f56c4"),
+        ("M24 1l0 14", "#1f56c4"),
+        ("M31 24l-14 0", "#bc4708"),
     ]
     assert texts(svg)[2:] == ["x", "y", "z"]

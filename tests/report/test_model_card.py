@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.report.model_card import escaped, model_card, sections
-from stages.report.page_data import PageData, as_text, percent
+from stages.report.page_data import PageData, as_text, percent, percent_range
 from tests.report.runs import HOSTILE, a_run, blocks, handwriting
 
 
@@ -40,6 +40,8 @@ def test_the_card_has_data_results_params_limits_and_how_to_cite(run: PageData) 
     assert "| Licence | CC0 |" in card
     assert "| Source | not known |" in card
     assert "| Images, validation | 100 |" in card
+    assert f"| Accuracy, 95 % interval | {percent_range(run.accuracy_interval)} |" in card
+    assert "A test set of 100 cannot tell the accuracy more exactly." in card
     assert f"| Errors | {run.metrics['errors']} of 100 |" in card
     assert "| learning\\_rate | 0.003 |" in card
 

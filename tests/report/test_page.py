@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.report.intervals import wilson_interval
 from stages.report.page import (
     ASSETS,
     FILES,
     PICTURE_BYTES,
+    ink_of,
     losses,
-    manner_of,
     reduced,
     render,
 )
-from stages.report.page_data import PageData
+from stages.report.page_data import PageData, percent
+from stages.report.svg import BLUE, ORANGE
 from tests.report.runs import HOSTILE, Array, a_run, blocks, handwriting
 
 
@@ -157,7 +159,25 @@ def test_the_accuracy_is_in_the_pages_markup() -> None:
     assert str(accuracy) in values
 
 
-def held_in(run: PageData) -> list[tuple[int, int, int]]:
+@pytest.mark.parametrize(("n", "small"), [(20, True), (10_000, False)])
+def test_the_page_gives_the_accuracys_interval_and_says_if_the_test_set_is_small(
+    n: int, small: bool
+) -> None:
+    errors = n // 20
+    metrics = {**a_small_run().metrics, "images": n, "errors": errors, "accuracy": 0.95}
+    html = render(a_small_run(metrics=metrics))
+    low, high = map(percent, wilson_interval(n - errors, n))
+    assert f"{low} to {high}".replace(" ", "\N{NO-BREAK SPACE}") in html
+    assert (f"A test set of {n:,} cannot tell the accuracy more exactly." in html) == small
+
+
+def test_the_figures_and_the_page_have_the_same_colours() -> None:
+    css = (ASSETS / "page.css").read_text(encoding="utf-8")
+    for name, colour in {"for": BLUE, "against": ORANGE}.items():
+        assert f"--{name}: #{bytes(colour).hex()};" in css
+
+
+def included_in(run: PageData) -> list[tuple[int, int, int]]:
     """The images in the page: actual and predicted class, index."""
     return [
         (actual, predicted, int(name.rpartition("/")[2]))
@@ -168,12 +188,12 @@ def held_in(run: PageData) -> list[tuple[int, int, int]]:
 def test_the_page_holds_all_mistakes_worst_first_and_some_correct_images_of_each_class() -> None:
     images, labels = handwriting(400)
     run = a_run(images, labels, mislabelled=0.2)
-    held = held_in(run)
+    included = included_in(run)
     wrong = np.flatnonzero(run.actual != run.predicted)
     worst = wrong[np.argsort(-losses(run)[wrong], kind="stable")]
     assert len(wrong) > 20
-    assert [index for actual, predicted, index in held if actual != predicted] == worst.tolist()
-    right = [actual for actual, predicted, _ in held if actual == predicted]
+    assert [index for actual, predicted, index in included if actual != predicted] == worst.tolist()
+    right = [actual for actual, predicted, _ in included if actual == predicted]
     assert set(right) == set(run.actual[run.actual == run.predicted].tolist())
 
 
@@ -181,9 +201,9 @@ def test_the_pictures_in_the_page_are_those_of_the_split() -> None:
     run = a_small_run()
     page = Page(render(run)).run
     pixels = np.frombuffer(base64.b64decode(page["pictures"]["bytes"]), np.uint8)
-    held = [index for _, _, index in held_in(run)]
-    assert page["pictures"]["whole"]
-    assert np.array_equal(pixels.reshape(-1, 1, 28, 28), run.images[held])
+    included = [index for _, _, index in included_in(run)]
+    assert page["pictures"]["fullSize"]
+    assert np.array_equal(pixels.reshape(-1, 1, 28, 28), run.images[included])
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 224, 224)])
@@ -231,10 +251,10 @@ def test_the_page_has_precision_recall_and_f1_of_each_class() -> None:
         actual_probability=np.full(6, 0.5),
     )
     assert Page(render(run)).run["perClass"] == [
-        [3, 1.0, round(2 / 3, 6), 0.8],
-        [2, 0.5, 1.0, round(2 / 3, 6)],
-        [1, None, 0.0, 0.0],
-        [0, None, None, None],
+        [3, 1.0, round(2 / 3, 6), [*wilson_interval(2, 3)], 0.8],
+        [2, 0.5, 1.0, [*wilson_interval(2, 2)], round(2 / 3, 6)],
+        [1, None, 0.0, [*wilson_interval(0, 1)], 0.0],
+        [0, None, None, None, None],
     ]
 
 
@@ -261,13 +281,13 @@ def test_without_a_validation_split_there_is_no_validation_curve() -> None:
 @pytest.mark.parametrize("inverted", [False, True])
 def test_how_a_data_set_places_its_ink_is_measured(inverted: bool) -> None:
     images, _ = handwriting(300)
-    manner = manner_of(255 - images if inverted else images)
-    assert manner["ink"] == ("dark" if inverted else "light")
-    assert manner["by"] == "mass"
-    assert manner["thin"]
-    assert 19 <= manner["side"] <= 21
-    assert manner["centre"] == pytest.approx([14, 14], abs=0.2)
-    assert manner["pen"] == pytest.approx(2.4, abs=0.4)
+    ink = ink_of(255 - images if inverted else images)
+    assert ink["tone"] == ("dark" if inverted else "light")
+    assert ink["centredBy"] == "mass"
+    assert ink["thin"]
+    assert 19 <= ink["side"] <= 21
+    assert ink["centre"] == pytest.approx([14, 14], abs=0.2)
+    assert ink["penWidth"] == pytest.approx(2.4, abs=0.4)
 
 
 def test_a_data_set_that_centres_the_box_of_its_ink_is_recognized() -> None:
@@ -275,13 +295,13 @@ def test_a_data_set_that_centres_the_box_of_its_ink_is_recognized() -> None:
     images = np.zeros((200, 1, 30, 30), np.uint8)
     images[:, 0, 5, 5] = images[:, 0, 24, 24] = 255
     images[:, 0, 6:24, 6:24] = random.integers(0, 2, (200, 1, 18)) * 255
-    manner = manner_of(images)
-    assert (manner["by"], manner["side"], manner["centre"]) == ("box", 20, [14.5, 14.5])
+    ink = ink_of(images)
+    assert (ink["centredBy"], ink["side"], ink["centre"]) == ("box", 20, [14.5, 14.5])
 
 
 @pytest.mark.parametrize("images", [np.zeros((3, 1, 8, 8)), np.full((1, 1, 1, 1), 255)])
 def test_blank_images_also_get_an_ink_placement(images: Array) -> None:
-    assert manner_of(images.astype(np.uint8))["side"] >= 1
+    assert ink_of(images.astype(np.uint8))["side"] >= 1
 
 
 def test_large_pictures_are_reduced_to_the_means_of_boxes() -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageFont
 from stages.report.svg import (
     BLUE,
     CAPTION,
-    RED,
+    ORANGE,
     SIDE,
     breadth,
     diverging,
@@ -41,8 +41,8 @@ def test_pillow_reads_back_our_png(height: int, width: int) -> None:
 
 def test_diverging_colours_are_white_at_zero_and_full_at_the_largest_magnitude() -> None:
     colours = diverging(np.array([[[-2.0, 0.0, 2.0, 1.0]]]))[0, 0]
-    assert [tuple(colour) for colour in colours[:3].tolist()] == [BLUE, (255, 255, 255), RED]
-    assert colours[3].tolist() == [round(255 + (full - 255) / 2) for full in RED]
+    assert [tuple(colour) for colour in colours[:3].tolist()] == [ORANGE, (255, 255, 255), BLUE]
+    assert colours[3].tolist() == [round(255 + (full - 255) / 2) for full in BLUE]
     assert (diverging(np.zeros((1, 2, 2))) == 255).all()
 
 
@@ -155,6 +155,6 @@ def test_strokes_run_across_their_gradients_and_show_strength_and_sign() -> None
     svg = ET.fromstring(strokes(strength).replace("<svg", f'<svg xmlns="{SVG[1:-1]}"'))
     drawn = {path.get("d"): path for path in svg.iter(f"{SVG}path")}
     assert drawn.keys() == {"M24 1l0 14", "M15 24l-14 0"}
-    red, blue = drawn["M24 1l0 14"], drawn["M15 24l-14 0"]
-    assert (red.get("stroke"), red.get("stroke-opacity")) == ("#b2182b", "1.00")
-    assert (blue.get("stroke"), blue.get("stroke-opacity")) == ("#2166ac", "0.50")
+    above, below = drawn["M24 1l0 14"], drawn["M15 24l-14 0"]
+    assert (above.get("stroke"), above.get("stroke-opacity")) == ("#1f56c4", "1.00")
+    assert (below.get("stroke"), below.get("stroke-opacity")) == ("#bc4708", "0.50")

@@ -4,17 +4,16 @@ import os
 import signal
 import subprocess
 from collections import deque
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stages.formats.split_file import Split
 from stages.training.data import Examples
-from stages.training.loop import GROWTH_STEPS, Step, error_growth, fit, relative_noise
+from stages.training.loop import Step, fit
 from stages.training.settings import TrainParams
+from stages.training.stability import margin, other_roundings
 from tests.conftest import ROOT
 
 LIMIT = 180  # seconds, after which a process counts as hanging
@@ -43,13 +42,12 @@ def last_step(split: Split, **changes: Any) -> Step:
     return last
 
 
-def growth_by_hand(split: Split, params: TrainParams) -> float:
-    """How rounding errors grow in the first steps of a run, from the run and its disturbed twin."""
-    training, generator = Examples.of(split), torch.Generator().manual_seed(0)
-    run = fit(params, training, len(split.classes))
-    twin = fit(params, training, len(split.classes), disturb=lambda g: relative_noise(g, generator))
-    *_, (step, noisy) = islice(zip(run, twin, strict=True), GROWTH_STEPS)
-    return error_growth(step, noisy)
+def final_margin(split: Split, params: TrainParams) -> float:
+    """The margin after the last step, from a run and a twin that follows it to the end."""
+    run = fit(params, Examples.of(split), len(split.classes))
+    twin = fit(params, Examples.of(split), len(split.classes), disturb=other_roundings())
+    ((step, other),) = deque(zip(run, twin, strict=True), maxlen=1)
+    return margin(step, other)
 
 
 def save_splits(folder: Path, training: Split, validation: Split) -> list[Path]:

@@ -109,6 +109,28 @@ def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_run(
     assert "No space left on device" in capsys.readouterr().err
 
 
+def test_a_folder_in_the_checkpoints_place_stops_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = make_checkpoint(tmp_path)
+    kept.path.mkdir()
+    assert kept.load() is None
+    kept.keep(make_state())
+    kept.remove()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the checkpoint cannot be written; the run goes on: ")
+    assert kept.path.is_dir()
+
+
+def test_a_checkpoint_is_found_whatever_its_outputs_name(tmp_path: Path) -> None:
+    for _ in range(2):
+        kept = Checkpoint(tmp_path / "[a]*?", lambda: "a" * 64)
+        kept.keep(make_state())
+        assert Checkpoint(tmp_path / "[a]*?", lambda: "a" * 64).load() is not None
+    kept.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_runs_key_changes_with_everything_that_affects_its_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

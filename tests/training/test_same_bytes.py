@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from stages.verify import KERNELS
-from tests.conftest import ROOT
+from tests.pipelines import PARAMS
 from tests.splits import pixel_split
 from tests.training.runs import LIMIT, finish, start
 
@@ -74,7 +74,7 @@ def test_training_in_float32_would_publish_other_bytes(split: Path) -> None:
 @pytest.fixture(scope="module")
 def arguments(split: Path, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
     """The arguments of `stages.train` for a run of about a second, with its outputs in a folder."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = yaml.safe_load(PARAMS.read_text())
     params["train"] |= {"iterations": 6000, "eval_every": 1000, "batch_size": 32}
     path = tmp_path_factory.mktemp("params") / "params.yaml"
     path.write_text(yaml.safe_dump(params))

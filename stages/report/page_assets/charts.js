@@ -1,16 +1,16 @@
 // Curves of training, calibration, and what the model looks for.
 
-const USUAL = 150; // pictures on which the usual strength of edges is measured
-const FAINT = 0.07; // share of the strongest edge, below which none is drawn
+const SAMPLE = 150; // pictures on which the typical strength of edges is measured
+const MIN_STRENGTH = 0.07; // share of the strongest edge, below which none is drawn
 const CHART = { width: 520, height: 250, left: 52, right: 96, top: 14, bottom: 36 };
 
 /** Round numbers from `low` to `high`, in steps of 1, 2 or 5 times a power of ten. */
 function ticks(low, high, count) {
   const rough = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step + 0); // not -0
-  return { step, values: found };
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step + 0); // not -0
+  return { step, values };
 }
 
 function axes({ x, y, xLabel, xText, yText, xTicks, yTicks }) {
@@ -57,13 +57,13 @@ function lineChart(label, series, text) {
       shape("path", { class: "line", d: `M${of.map(([a, b]) => `${x(a)} ${y(b)}`).join("L")}` }),
       ...of.map(([a, b]) => shape(
         "circle", { cx: x(a), cy: y(b), r: of.length > 40 ? 1.5 : 3 },
-        shape("title", {}, `${name}, iteration ${whole(a)}: ${text(b, digits + 2)}`),
+        shape("title", {}, `${name}, iteration ${grouped(a)}: ${text(b, digits + 2)}`),
       )),
       shape("text", { x: x(endX) + 10, y: at, dy: ".32em" }, name),
     );
   });
   const scale = axes({
-    x, y, xLabel: "iteration", xText: whole, yText: (value) => text(value, digits),
+    x, y, xLabel: "iteration", xText: grouped, yText: (value) => text(value, digits),
     xTicks: ticks(0, last, 4).values, yTicks: marks.values,
   });
   const viewBox = `0 0 ${width} ${height}`;
@@ -100,13 +100,16 @@ function captioned(caption, ...content) {
   return element("figure", {}, element("figcaption", {}, caption), ...content);
 }
 
-/** Accuracy by confidence, above the number of pictures in each bin: [confidence, accuracy, n]. */
+/** Accuracy by confidence with its 95 % interval, above the number of pictures in each bin.
+ *
+ * bins: [[confidence, accuracy, pictures, low, high], ...]
+ */
 function calibration(bins, binCount) {
   const { width, left, right, top, bottom } = CHART, height = 340, counted = 66;
   const inner = width - left - 24, plot = height - top - bottom - counted - 14;
   const x = (value) => left + inner * value, y = (value) => top + plot * (1 - value);
   const base = height - bottom, most = Math.max(...bins.map((bin) => bin[2]));
-  const tall = (n) => Math.max(2, (counted - 16) * Math.log1p(n) / Math.log1p(most));
+  const barHeight = (n) => Math.max(2, (counted - 16) * Math.log1p(n) / Math.log1p(most));
   const svg = shape("svg", {
     viewBox: `0 0 ${width} ${height}`, role: "img", class: "chart",
     "aria-label": "Accuracy by confidence; the table below has the numbers",
@@ -124,26 +127,25 @@ function calibration(bins, binCount) {
     shape("path", { class: "rule", d: `M${left} ${base}H${left + inner}` }),
   );
   const bar = inner / binCount;
-  for (const [confidence, accuracy, n] of bins) {
+  for (const [confidence, accuracy, n, low, high] of bins) {
     const at = Math.min(binCount - 1, Math.max(0, Math.ceil(confidence * binCount - 1e-9) - 1));
-    const title = `${whole(n)} pictures: confidence ${percent(confidence)}, accuracy ${percent(accuracy)}`;
+    const title = `${grouped(n)} pictures: confidence ${percent(confidence)}, accuracy ${percent(accuracy)}, ${range(low, high)}`;
     svg.append(
-      shape("path", { class: "gap second", d: `M${x(confidence)} ${y(confidence)}V${y(accuracy)}` }),
+      shape("path", { class: "interval", d: `M${x(confidence)} ${y(low)}V${y(high)}` }),
       shape("circle", { class: "second", cx: x(confidence), cy: y(accuracy), r: 4 }, shape("title", {}, title)),
       shape("rect", {
-        class: "count", x: left + at * bar + 1, y: base - tall(n), width: Math.max(1, bar - 2), height: tall(n),
+        class: "count", x: left + at * bar + 1, y: base - barHeight(n), width: Math.max(1, bar - 2), height: barHeight(n),
       }, shape("title", {}, title)),
     );
     if (binCount <= 20) {
-      const place = { x: left + (at + 0.5) * bar, y: base - tall(n) - 5, "text-anchor": "middle", class: "small" };
-      svg.append(shape("text", place, whole(n)));
+      const place = { x: left + (at + 0.5) * bar, y: base - barHeight(n) - 5, "text-anchor": "middle", class: "small" };
+      svg.append(shape("text", place, grouped(n)));
     }
   }
-  const rows = bins.map(([confidence, accuracy, n]) => element(
-    "tr", {}, element("td", {}, percent(confidence)), element("td", {}, percent(accuracy)),
-    element("td", {}, whole(n)),
+  const rows = bins.map(([confidence, accuracy, n, low, high]) => element(
+    "tr", {}, ...[percent(confidence), percent(accuracy), range(low, high), grouped(n)].map((text) => element("td", {}, text)),
   ));
-  const head = ["confidence", "accuracy", "pictures"].map((name) => element("th", { scope: "col" }, name));
+  const head = ["confidence", "accuracy", "95 % interval", "pictures"].map((name) => element("th", { scope: "col" }, name));
   const table = element(
     "table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows),
   );
@@ -159,12 +161,12 @@ function templates(run, model) {
     "aria-label": `What speaks for and against ${run.classes[k]}`,
   }));
   let strengths, most;
-  const usual = new Float64Array(8 * CELLS * CELLS);
-  const measure = model.features === "pixels" ? [] : usualEdges(run, model, usual);
+  const typical = new Float64Array(8 * CELLS * CELLS);
+  const measure = model.features === "pixels" ? [] : typicalEdges(run, model, typical);
   const weigh = () => {
     strengths = shown.map((k) => {
       const { weights } = weightsAgainst(model, k, null);
-      return model.features === "pixels" ? weights : edges(weights, usual);
+      return model.features === "pixels" ? weights : edges(weights, typical);
     });
     most = strengths.reduce((a, row) => row.reduce((b, w) => Math.max(b, Math.abs(w)), a), 0) || 1;
   };
@@ -175,23 +177,23 @@ function templates(run, model) {
   ));
 }
 
-/** Steps that compute, in `usual`, how strong edges are: root mean squares over some pictures. */
-function usualEdges(run, model, usual) {
-  const every = Math.max(1, Math.floor(run.tests.length / USUAL));
+/** Steps that compute, in `typical`, how strong edges are: root mean squares over some pictures. */
+function typicalEdges(run, model, typical) {
+  const every = Math.max(1, Math.floor(run.tests.length / SAMPLE));
   const sample = run.tests.filter((_, i) => i % every === 0);
   const steps = sample.map(({ picture }) => () => {
     cellGradients(model.deskew ? deskew(picture) : picture).forEach((a, i) => {
-      usual[i] += Math.min(Math.floor(a / 16), 255) ** 2;
+      typical[i] += Math.min(Math.floor(a / 16), 255) ** 2;
     });
   });
-  return [...steps, () => usual.forEach((sum, i) => { usual[i] = Math.sqrt(sum / sample.length); })];
+  return [...steps, () => typical.forEach((sum, i) => { typical[i] = Math.sqrt(sum / sample.length); })];
 }
 
 /** How much edges of four orientations, whichever side is light, count in each cell. */
-function edges(weights, usual) {
+function edges(weights, typical) {
   const area = CELLS * CELLS;
   return Float64Array.from({ length: 4 * area }, (_, i) =>
-    weights[i] * usual[i] + weights[i + 4 * area] * usual[i + 4 * area]);
+    weights[i] * typical[i] + weights[i + 4 * area] * typical[i + 4 * area]);
 }
 
 function edgeTemplate(canvas, strengths, most) {
@@ -202,7 +204,7 @@ function edgeTemplate(canvas, strengths, most) {
   const order = [...strengths.keys()].sort((a, b) => Math.abs(strengths[a]) - Math.abs(strengths[b]));
   for (const i of order) {
     const strength = Math.abs(strengths[i]) / most;
-    if (strength < FAINT) continue;
+    if (strength < MIN_STRENGTH) continue;
     const [ex, ey] = DIRECTIONS[Math.floor(i / area)], half = cell * 0.55 / 64;
     const x = (i % CELLS + 0.5) * cell, y = (Math.floor(i % area / CELLS) + 0.5) * cell;
     context.strokeStyle = colour(strengths[i] > 0 ? "--for" : "--against");

@@ -1,7 +1,7 @@
 // The confusion matrix, a grid that the arrow keys move through, and the pictures behind a cell.
 
-const FIRST = 24; // mistakes listed before a cell is chosen
-const BROAD = 24; // up to so many classes, a cell shows its number
+const LISTED_AT_FIRST = 24; // mistakes, before a cell is selected
+const MAX_WITH_NUMBERS = 24; // classes; with more, a cell is too small for its number
 
 /** The name of class k, with its own text direction. */
 function named(run, k) {
@@ -9,10 +9,10 @@ function named(run, k) {
 }
 
 /** The matrix of run.confusion: {shown: classes, counts: (shown, shown), of: images by class}. */
-function confusionMatrix(run, choose) {
+function confusionMatrix(run, selected) {
   const { shown, counts, of } = run.confusion;
   const table = element("table", {
-    role: "grid", id: "matrix", class: shown.length > BROAD ? "dense" : "",
+    role: "grid", id: "matrix", class: shown.length > MAX_WITH_NUMBERS ? "dense" : "",
     "aria-label": "Confusion matrix: a row for each actual class, a column for each answer",
   });
   const heads = shown.map((k) => element(
@@ -31,7 +31,7 @@ function confusionMatrix(run, choose) {
       "aria-label": right
         ? `${n} of ${run.classes[actual]} classified correctly`
         : `${n} of ${run.classes[actual]} taken for ${run.classes[predicted]}`,
-    }, shown.length > BROAD ? "" : n || "\u00b7");
+    }, shown.length > MAX_WITH_NUMBERS ? "" : n || "\u00b7");
     cell.style.setProperty("--share", (right ? shares[i][j] : Math.sqrt(shares[i][j] / most)).toFixed(3));
     return cell;
   }));
@@ -41,16 +41,16 @@ function confusionMatrix(run, choose) {
   )));
   table.append(body);
 
-  const place = (cell) => [cell.parentElement.rowIndex - 1, cell.cellIndex - 1];
-  const pick = (cell) => {
+  const position = (cell) => [cell.parentElement.rowIndex - 1, cell.cellIndex - 1];
+  const select = (cell) => {
     for (const other of table.querySelectorAll("[aria-selected=true]")) {
       other.setAttribute("aria-selected", "false");
     }
     cell.setAttribute("aria-selected", "true");
-    const [i, j] = place(cell);
-    choose(shown[i], shown[j], counts[i][j]);
+    const [i, j] = position(cell);
+    selected(shown[i], shown[j], counts[i][j]);
   };
-  const go = (cell) => {
+  const focus = (cell) => {
     table.querySelector("[tabindex='0']").tabIndex = -1;
     cell.tabIndex = 0;
     cell.focus();
@@ -58,31 +58,31 @@ function confusionMatrix(run, choose) {
   table.addEventListener("click", ({ target }) => {
     const cell = target.closest("[role=gridcell]");
     if (!cell) return;
-    go(cell);
-    pick(cell);
+    focus(cell);
+    select(cell);
   });
   table.addEventListener("keydown", (event) => {
     const cell = event.target.closest("[role=gridcell]");
     if (!cell) return;
-    const [i, j] = place(cell), last = shown.length - 1;
+    const [i, j] = position(cell), last = shown.length - 1;
     const moves = {
       ArrowUp: [i - 1, j], ArrowDown: [i + 1, j], ArrowLeft: [i, j - 1], ArrowRight: [i, j + 1],
       Home: [event.ctrlKey ? 0 : i, 0], End: [event.ctrlKey ? last : i, last],
     };
     if (event.key in moves) {
-      const [row, column] = moves[event.key].map((at) => Math.min(last, Math.max(0, at)));
-      go(cells[row][column]);
-    } else if (event.key === "Enter" || event.key === " ") pick(cell);
+      const [row, column] = moves[event.key].map((index) => Math.min(last, Math.max(0, index)));
+      focus(cells[row][column]);
+    } else if (event.key === "Enter" || event.key === " ") select(cell);
     else return;
     event.preventDefault();
   });
   return table;
 }
 
-/** The list of pictures, of all mistakes or of one cell; `use` shows a picture to the model. */
+/** The list of pictures, of all mistakes or of one cell; `tryOut` shows a picture to the model. */
 class PictureList {
-  constructor(run, use) {
-    Object.assign(this, { run, use });
+  constructor(run, tryOut) {
+    Object.assign(this, { run, tryOut });
     this.wrong = run.tests.filter((test) => test.actual !== test.predicted);
     find("all-mistakes").addEventListener("click", () => {
       for (const cell of document.querySelectorAll("#matrix [aria-selected=true]")) {
@@ -90,53 +90,52 @@ class PictureList {
       }
       this.listMistakes(this.wrong.length);
     });
-    this.listMistakes(FIRST);
+    this.listMistakes(LISTED_AT_FIRST);
   }
 
   listMistakes(limit) {
     const listed = this.wrong.slice(0, limit), all = this.run.errors;
-    this.list("The worst mistakes", listed, all === 0
+    this.list(["The worst mistakes"], listed, all === 0
       ? "The model makes no mistakes on these pictures."
-      : `${whole(listed.length)} of ${whole(all)}, least probable actual class first.`);
+      : `${grouped(listed.length)} of ${grouped(all)}, as actual class \u2192 answer, the worst first.`);
     find("all-mistakes").hidden = listed.length === this.wrong.length;
   }
 
   listCell(actual, predicted, number) {
     const listed = this.run.tests.filter((t) => t.actual === actual && t.predicted === predicted);
-    const pictures = number === 1 ? "picture" : "pictures";
-    const title = [named(this.run, actual), ` taken for `, named(this.run, predicted)];
-    const right = [named(this.run, actual), " classified correctly"];
-    let note = `${whole(number)} ${pictures}, least probable actual class first.`;
+    const right = actual === predicted;
+    let note = number === 1 ? "1 picture." : `${grouped(number)} pictures, the worst first.`;
     if (!number) note = "No pictures.";
     else if (listed.length < number) {
-      note = actual === predicted
-        ? `${whole(listed.length)} of ${whole(number)} ${pictures}: those it was least sure of, and a few others.`
-        : `${whole(listed.length)} of ${whole(number)} ${pictures}: the page has no room for more.`;
+      const which = right ? "those it was least sure of, and two more" : "the worst ones";
+      note = `The page holds ${grouped(listed.length)} of these ${grouped(number)} pictures: ${which}.`;
     }
-    this.list(actual === predicted ? right : title, listed, note);
+    this.list([
+      named(this.run, actual),
+      ...(right ? [" classified correctly"] : [" taken for ", named(this.run, predicted)]),
+    ], listed, note);
     find("all-mistakes").hidden = false;
   }
 
   list(title, tests, note) {
-    find("pictures-title").replaceChildren(...[title].flat());
+    find("pictures-title").replaceChildren(...title);
     find("pictures-note").textContent = note;
     find("pictures").replaceChildren(...tests.map((test) => this.item(test)));
   }
 
   item(test) {
-    const { run } = this, of = (k) => run.classes[k];
-    const says = test.actual === test.predicted ? "is" : "is not";
-    const label = `${test.name}: ${of(test.actual)}, answer ${of(test.predicted)}`;
+    const { run } = this, right = test.actual === test.predicted;
+    const label = `${test.name}: ${run.classes[test.actual]}, answer ${run.classes[test.predicted]}`;
     const canvas = pictureCanvas(test.picture, label);
     const caption = [
       element("span", { class: "verdict" }, named(run, test.actual),
-        ...(says === "is" ? [] : [" \u2192 ", named(run, test.predicted)])),
+        ...(right ? [] : [" \u2192 ", named(run, test.predicted)])),
       element("span", {}, `answer ${percent(test.confidence, 1)}`),
     ];
-    if (says !== "is") caption.push(element("span", { class: "quiet" }, `actual ${percent(test.probability, 1)}`));
+    if (!right) caption.push(element("span", { class: "quiet" }, `actual ${percent(test.probability, 1)}`));
     caption.push(element("span", { class: "quiet name", title: test.name }, test.name));
-    const content = this.use && test.whole
-      ? element("button", { type: "button", title: "Try it", onclick: () => this.use(test) }, canvas)
+    const content = this.tryOut && test.full
+      ? element("button", { type: "button", title: "Try it", onclick: () => this.tryOut(test) }, canvas)
       : canvas;
     return element("li", { class: "picture" }, content, ...caption);
   }

@@ -5,21 +5,21 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** An element with attributes (or properties, or listeners "on...") and children. */
 function element(tag, attributes = {}, ...children) {
-  return filled(document.createElement(tag), attributes, children);
+  return fill(document.createElement(tag), attributes, children);
 }
 
 /** The same for SVG. */
 function shape(tag, attributes = {}, ...children) {
-  return filled(document.createElementNS(SVG, tag), attributes, children);
+  return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function filled(made, attributes, children) {
+function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === "function") made.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== false) made.setAttribute(name, value);
+    if (typeof value === "function") node.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== false) node.setAttribute(name, value);
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
 
 const find = (id) => document.getElementById(id);
@@ -33,7 +33,8 @@ function bytesOf(base64) {
 /** 32-bit floats, lowest byte first, which is the order on every machine that runs a browser. */
 const floatsOf = (base64) => Float64Array.from(new Float32Array(bytesOf(base64).buffer));
 
-const whole = (number) => number.toLocaleString("en-GB");
+/** An integer with its thousands separated. */
+const grouped = (number) => number.toLocaleString("en-GB");
 
 /** A share as a percentage: 100 % and 0 % only for exactly all and nothing. */
 function percent(share, digits = 2) {
@@ -42,6 +43,9 @@ function percent(share, digits = 2) {
   if (share < 1 && share * 100 > 100 - least / 2) return `> ${(100 - least).toFixed(digits)}\u00a0%`;
   return `${(share * 100).toFixed(digits)}\u00a0%`;
 }
+
+/** An interval of shares. */
+const range = (low, high) => `${percent(low)} to ${percent(high)}`;
 
 /** With a sign, and a minus that is as wide as the plus. */
 function signed(number) {
@@ -52,19 +56,19 @@ function signed(number) {
 /** A colour from page.css, as it is now: light, dark or in print. */
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-const redrawn = [];
+const drawings = [];
 
 /** Draw now, and again whenever the colours change. */
 function drawInColours(draw) {
   draw();
-  redrawn.push(draw);
+  drawings.push(draw);
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
 matchMedia("print").addEventListener("change", redrawAll);
 
 function redrawAll() {
-  for (const draw of redrawn) draw();
+  for (const draw of drawings) draw();
 }
 
 /** Do several steps of work, each when the browser is idle. */

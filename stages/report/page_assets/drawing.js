@@ -1,15 +1,15 @@
-// The drawing area: strokes of a pen -> a picture, placed as the pictures of the data set are.
+// The drawing area: strokes of a pen -> a picture, sized and centred like those of the data set.
 //
-// `manner` says how that is: {ink: light or dark, side: of the box around the ink, centre: of the
-// ink (y, x), by: "mass" or "box", pen: the width of a stroke}, in pixels.
+// `ink` says how those are: {tone: light or dark, side: the longer side of the box around the ink,
+// centre: of the ink (y, x), centredBy: "mass" or "box", penWidth: of a stroke}, in pixels.
 
 const FIELD = 336; // pixels per side, at most
-const LARGEST = 4; // a small drawing is enlarged at most this many times
-const PLACED = 0.75; // pixels off the centre, below which a picture is placed well enough
+const MAX_SCALE = 4; // a small drawing is enlarged at most this many times
+const TOLERANCE = 0.75; // pixels off the centre, below which a picture counts as centred
 
 class Field {
-  constructor(canvas, [, height], manner, changed) {
-    Object.assign(this, { canvas, height, manner, changed, strokes: [], pen: null });
+  constructor(canvas, [, height], ink, changed) {
+    Object.assign(this, { canvas, height, ink, changed, strokes: [], pen: null });
     canvas.width = canvas.height = height * Math.max(1, Math.floor(FIELD / height));
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     this.clear();
@@ -24,9 +24,9 @@ class Field {
   clear() {
     this.strokes = [];
     this.shown = null;
-    this.context.fillStyle = this.manner.ink === "light" ? "black" : "white";
+    this.context.fillStyle = this.ink.tone === "light" ? "black" : "white";
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
-    this.leave();
+    this.remember();
   }
 
   /** Show a picture as it is; the next stroke starts a new drawing. */
@@ -37,15 +37,15 @@ class Field {
     this.context.imageSmoothingEnabled = false;
     this.context.drawImage(small, 0, 0, this.canvas.width, this.canvas.height);
     this.shown = picture;
-    this.leave();
+    this.remember();
   }
 
   begin(event) {
     if (event.button !== 0) return;
     event.preventDefault();
     this.canvas.focus({ preventScroll: true });
-    if (this.shown && this.isAsLeft()) this.clear();
-    this.canvas.setPointerCapture?.(event.pointerId);
+    if (this.shown && this.isUnchanged()) this.clear();
+    if (event.isTrusted) this.canvas.setPointerCapture(event.pointerId); // not if from a script
     this.pen = event.pointerId;
     this.strokes.push([]);
     this.draw(event);
@@ -58,32 +58,32 @@ class Field {
     for (const { clientX, clientY } of coalesced.length ? coalesced : [event]) {
       stroke.push([(clientX - left) / width, (clientY - top) / height]);
     }
-    const size = this.canvas.width, known = this.isAsLeft();
+    const size = this.canvas.width, unchanged = this.isUnchanged();
     const latest = stroke.slice(-coalesced.length - 2);
-    ink(this.context, this.manner, [latest], size, 0, 0, this.manner.pen * size / this.height);
-    if (known) this.leave();
+    drawStrokes(this.context, this.ink, [latest], size, 0, 0, this.ink.penWidth * size / this.height);
+    if (unchanged) this.remember();
     this.changed(this.picture());
   }
 
   end(event) {
     if (event.pointerId === this.pen) this.pen = null;
-    if (!this.isAsLeft()) this.changed(this.picture());
+    if (!this.isUnchanged()) this.changed(this.picture());
   }
 
   /** The picture for the model, from what is in the field. */
   picture() {
-    if (!this.isAsLeft()) return this.placed();
-    return this.shown ?? (this.strokes.length ? this.rendered() : this.placed());
+    if (!this.isUnchanged()) return this.normalized();
+    return this.shown ?? (this.strokes.length ? this.normalizedStrokes() : this.normalized());
   }
 
   /** Remember what is in the field, so that painting by anything else is noticed. */
-  leave() {
-    this.left = this.pixels();
+  remember() {
+    this.remembered = this.pixels();
   }
 
-  isAsLeft() {
+  isUnchanged() {
     const pixels = this.pixels();
-    for (let i = 0; i < pixels.length; i++) if (pixels[i] !== this.left[i]) return false;
+    for (let i = 0; i < pixels.length; i++) if (pixels[i] !== this.remembered[i]) return false;
     return true;
   }
 
@@ -93,41 +93,40 @@ class Field {
   }
 
   /** The strokes, with the size, position and pen width of the data set. */
-  rendered() {
-    const { height, manner } = this, points = this.strokes.flat();
+  normalizedStrokes() {
+    const { height, ink } = this, points = this.strokes.flat();
     const box = [0, 1].map((axis) => points.map((point) => point[axis]));
     const [x0, y0] = box.map((values) => Math.min(...values));
     const [x1, y1] = box.map((values) => Math.max(...values));
-    const scale = Math.min((manner.side - manner.pen) / Math.max(x1 - x0, y1 - y0), LARGEST * height);
-    const [y, x] = manner.by === "mass" ? [height / 2, height / 2] : fromEdge(manner.centre);
+    const scale = Math.min((ink.side - ink.penWidth) / Math.max(x1 - x0, y1 - y0), MAX_SCALE * height);
+    const [y, x] = ink.centredBy === "mass" ? [height / 2, height / 2] : fromCorner(ink.centre);
     const left = x - scale * (x0 + x1) / 2, top = y - scale * (y0 + y1) / 2;
-    const first = this.written(scale, left, top);
-    if (manner.by === "box") return first;
-    const [dy, dx] = offset(first, manner);
-    return this.written(scale, left + dx, top + dy);
+    const first = this.rasterized(scale, left, top);
+    if (ink.centredBy === "box") return first;
+    const [dy, dx] = offset(first, ink);
+    return this.rasterized(scale, left + dx, top + dy);
   }
 
-  written(scale, left, top) {
-    const context = blank(this.height, this.manner);
-    ink(context, this.manner, this.strokes, scale, left, top, this.manner.pen);
+  rasterized(scale, left, top) {
+    const context = blank(this.height, this.ink);
+    drawStrokes(context, this.ink, this.strokes, scale, left, top, this.ink.penWidth);
     return grey(context);
   }
 
-  /** A picture of whatever is in the field, left as it is if it is placed well enough. */
-  placed() {
-    const { height, manner, canvas } = this;
-    const context = blank(height, manner);
-    const pixels = { data: this.context.getImageData(0, 0, canvas.width, canvas.width).data };
-    const whole = averaged(pixels.data, canvas.width, height);
-    const box = inkBox(whole, manner);
-    if (!box) return whole;
-    const [dy, dx] = offset(whole, manner);
+  /** A picture of whatever is in the field, unchanged if it is already sized and centred. */
+  normalized() {
+    const { height, ink, canvas } = this;
+    const { data } = this.context.getImageData(0, 0, canvas.width, canvas.width);
+    const current = averaged(data, canvas.width, height);
+    const box = inkBox(current, ink);
+    if (!box) return current;
+    const [dy, dx] = offset(current, ink);
     const side = Math.max(box.bottom - box.top, box.right - box.left);
-    if (Math.abs(side - manner.side) <= 1 && Math.max(Math.abs(dy), Math.abs(dx)) < PLACED) return whole;
-    const scale = Math.min(manner.side / side, LARGEST), factor = canvas.width / height;
+    if (Math.abs(side - ink.side) <= 1 && Math.max(Math.abs(dy), Math.abs(dx)) < TOLERANCE) return current;
+    const scale = Math.min(ink.side / side, MAX_SCALE), factor = canvas.width / height;
     const w = (box.right - box.left) * scale, h = (box.bottom - box.top) * scale;
     const draw = (left, top) => {
-      const fresh = blank(height, manner);
+      const fresh = blank(height, ink);
       fresh.imageSmoothingQuality = "high";
       fresh.drawImage(
         canvas, box.left * factor, box.top * factor,
@@ -136,22 +135,22 @@ class Field {
       return grey(fresh);
     };
     const left = Math.round((height - w) / 2), top = Math.round((height - h) / 2);
-    const [my, mx] = offset(draw(left, top), manner);
+    const [my, mx] = offset(draw(left, top), ink);
     return draw(left + Math.round(mx), top + Math.round(my));
   }
 }
 
-const fromEdge = (centre) => centre.map((at) => at + 0.5); // a pixel's middle is half a pixel from its edge
+const fromCorner = (centre) => centre.map((at) => at + 0.5); // a pixel's middle is half a pixel from its edge
 
-function blank(size, manner) {
+function blank(size, ink) {
   const context = new OffscreenCanvas(size, size).getContext("2d", { willReadFrequently: true });
-  context.fillStyle = manner.ink === "light" ? "black" : "white";
+  context.fillStyle = ink.tone === "light" ? "black" : "white";
   context.fillRect(0, 0, size, size);
   return context;
 }
 
-function ink(context, manner, strokes, scale, left, top, pen) {
-  context.strokeStyle = manner.ink === "light" ? "white" : "black";
+function drawStrokes(context, ink, strokes, scale, left, top, pen) {
+  context.strokeStyle = ink.tone === "light" ? "white" : "black";
   context.lineWidth = pen;
   context.lineCap = context.lineJoin = "round";
   for (const stroke of strokes) {
@@ -182,13 +181,13 @@ function averaged(rgba, size, small) {
   return { channels: 1, height: small, width: small, data };
 }
 
-const inkOf = (value, manner) => (manner.ink === "light" ? value : 255 - value);
+const inkOf = (value, ink) => (ink.tone === "light" ? value : 255 - value);
 
 /** The box around all ink, right and bottom exclusive; null if there is none. */
-function inkBox({ width, data }, manner) {
+function inkBox({ width, data }, ink) {
   const box = { left: Infinity, top: Infinity, right: 0, bottom: 0 };
   data.forEach((value, i) => {
-    if (!inkOf(value, manner)) return;
+    if (!inkOf(value, ink)) return;
     const x = i % width, y = Math.floor(i / width);
     box.left = Math.min(box.left, x);
     box.top = Math.min(box.top, y);
@@ -199,23 +198,23 @@ function inkBox({ width, data }, manner) {
 }
 
 /** How far the ink must move to be where the data set has it, (y, x). */
-function offset(picture, manner) {
-  const [y, x] = manner.by === "mass" ? massCentre(picture, manner) : boxCentre(picture, manner);
-  return [manner.centre[0] - y, manner.centre[1] - x];
+function offset(picture, ink) {
+  const [y, x] = ink.centredBy === "mass" ? massCentre(picture, ink) : boxCentre(picture, ink);
+  return [ink.centre[0] - y, ink.centre[1] - x];
 }
 
-function massCentre({ width, data }, manner) {
+function massCentre({ width, data }, ink) {
   let mass = 0, sy = 0, sx = 0;
   data.forEach((value, i) => {
-    const m = inkOf(value, manner);
+    const m = inkOf(value, ink);
     mass += m;
     sx += m * (i % width);
     sy += m * Math.floor(i / width);
   });
-  return mass ? [sy / mass, sx / mass] : manner.centre;
+  return mass ? [sy / mass, sx / mass] : ink.centre;
 }
 
-function boxCentre(picture, manner) {
-  const box = inkBox(picture, manner);
-  return box ? [(box.top + box.bottom - 1) / 2, (box.left + box.right - 1) / 2] : manner.centre;
+function boxCentre(picture, ink) {
+  const box = inkBox(picture, ink);
+  return box ? [(box.top + box.bottom - 1) / 2, (box.left + box.right - 1) / 2] : ink.centre;
 }

@@ -12,15 +12,17 @@ function start() {
     find("looks").remove();
     for (const link of document.querySelectorAll("a[href='#try'], a[href='#looks']")) link.remove();
   }
-  const use = trial && ((test) => {
-    trial.use(test);
+  const tryOut = trial && ((test) => {
+    trial.show(test);
     find("try").scrollIntoView();
   });
-  const list = new PictureList(run, use);
+  const list = new PictureList(run, tryOut);
   find("matrix-place").append(confusionMatrix(run, (...cell) => list.listCell(...cell)));
   showClasses(run);
   find("curves").append(...curves(run.history));
-  find("calibration").append(...calibration(run.reliability, run.bins));
+  const [chart, table] = calibration(run.reliability, run.bins);
+  find("calibration").prepend(chart);
+  find("calibration").lastElementChild.append(table);
   if (model) find("templates").append(...templates(run, model));
   find("templates")?.classList.toggle("many", run.classes.length > 20);
   showCard(run);
@@ -33,16 +35,15 @@ function readPictures(run) {
     return (i) => ({ channels, height, width, data: bytes.subarray(i * size, (i + 1) * size) });
   };
   const small = cut(run.pictures.bytes, run.pictures.shape);
-  const whole = run.pictures.whole;
   run.tests = run.tests.map(([name, actual, predicted, confidence, probability], i) => {
-    const picture = small(i);
-    return { name, actual, predicted, confidence, probability, picture, whole, full: whole ? picture : null };
+    const picture = small(i), full = run.pictures.fullSize ? picture : null;
+    return { name, actual, predicted, confidence, probability, picture, full };
   });
-  const full = whole ? null : cut(run.picks.bytes, run.model.shape);
-  [...run.picks.right, ...run.picks.wrong].forEach((at, i) => {
-    if (full) Object.assign(run.tests[at], { full: full(i), whole: true });
-  });
-  for (const kind of ["right", "wrong"]) run.picks[kind] = run.picks[kind].map((at) => run.tests[at]);
+  if (!run.pictures.fullSize) {
+    const full = cut(run.picks.bytes, run.model.shape);
+    [...run.picks.right, ...run.picks.wrong].forEach((test, i) => { run.tests[test].full = full(i); });
+  }
+  for (const kind of ["right", "wrong"]) run.picks[kind] = run.picks[kind].map((test) => run.tests[test]);
 }
 
 /** Facts as a list of terms, each with its description. */
@@ -58,25 +59,30 @@ function showParams(run) {
   )));
 }
 
-const COLUMNS = ["pictures", "precision", "recall", "F1"];
+const share = (value) => (value === null ? "\u2013" : percent(value));
+const COLUMNS = { // of the table of classes, each with its values as text
+  pictures: grouped,
+  precision: share,
+  recall: share,
+  "95 % interval of recall": (interval) => (interval ? range(...interval) : "\u2013"),
+  F1: share,
+};
 
 function showClasses(run) {
   const rows = run.perClass.map((values, k) => ({ k, values: [k, ...values] }));
   const body = element("tbody", {}, ...rows.map((row) => {
-    const cells = row.values.slice(1).map((value, i) => element(
-      "td", {}, i ? (value === null ? "\u2013" : percent(value)) : whole(value),
-    ));
+    const cells = Object.values(COLUMNS).map((text, i) => element("td", {}, text(row.values[i + 1])));
     row.line = element("tr", {}, element("th", { scope: "row" }, named(run, row.k)), ...cells);
     return row.line;
   }));
-  const heads = ["class", ...COLUMNS].map((name, column) => {
+  const heads = ["class", ...Object.keys(COLUMNS)].map((name, column) => {
     const head = element("th", { scope: "col", "aria-sort": column ? "none" : "ascending" });
     const sort = () => {
       const descending = head.getAttribute("aria-sort") === "ascending";
       for (const other of heads) other.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-      const sign = descending ? -1 : 1;
-      rows.sort((a, b) => sign * ((a.values[column] ?? -1) - (b.values[column] ?? -1)) || a.k - b.k);
+      const sign = descending ? -1 : 1, key = ({ values }) => [values[column] ?? -1].flat()[0];
+      rows.sort((a, b) => sign * (key(a) - key(b)) || a.k - b.k);
       body.append(...rows.map((row) => row.line));
     };
     head.append(element("button", { type: "button", onclick: sort }, name));

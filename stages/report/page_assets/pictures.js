@@ -1,6 +1,6 @@
 // Pictures: drawn on a canvas, and read from a file and prepared for the model as `predict` does
 // (stages/images/preprocessing.py). A picture of the right size without transparency is left as it
-// is. Scaling may differ by a grey level or so, as it does between releases of Pillow.
+// is. Scaling gives the bytes that Pillow's bicubic filter gives, with its integer weights.
 
 /** Paint the picture on a canvas, pixel by pixel; page.css says how large it is shown. */
 function paint(canvas, { channels, height, width, data }) {

@@ -1,0 +1,1 @@
+"""Commands for maintainers: they regenerate committed files that the pipeline does not make."""
