@@ -6,7 +6,8 @@ Out: a folder with the files, checked, and dataset.json, which says how to read 
   in torchvision.datasets reads, with its arguments for each split;
 - {"format": "pictures", "folders": {"train": ...}}: the folders train/CLASS and perhaps test/CLASS,
   and which of the user's folders each was;
-- {"format": "shards"}: tar files in the folders train and perhaps test, each with an index.
+- {"format": "shards", "folders": ...}: tar files in the folders train and perhaps test, each with
+  an index.
 What came from a URL has "objects" too, the SHA-256 of each file there.
 """
 
@@ -116,8 +117,9 @@ def _copy(
 ) -> Mapping[str, Any]:
     """Put pictures or shards, which the user calls `shown`, into `raw`; return their format."""
     if source.is_dir() and shards_in(source):
-        copy_shards(source, raw, place)
-        return {"format": "shards"}
+        splits = copy_shards(source, raw, place)
+        names = {split: f"{shown}/{split}" if len(splits) > 1 else shown for split in splits}
+        return {"folders": names, "format": "shards"}
     folders = copy_pictures(source, raw, place)
     names = {
         split: f"{shown}/{folder}" if folder.parts else shown for split, folder in folders.items()

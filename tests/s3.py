@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import requests
 
 BUCKET = "team"
 REGION = "us-east-1"
@@ -39,6 +40,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             "no_proxy": "127.0.0.1",
         }.items():
             monkeypatch.setenv(name, value)
+        requests.post(f"http://{host}:{port}/moto-api/reset", timeout=60)  # of earlier servers, too
         client = boto3.client("s3")
         client.create_bucket(Bucket=BUCKET)
         yield client

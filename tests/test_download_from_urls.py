@@ -12,6 +12,7 @@ import yaml
 
 from stages import shards
 from stages.download import DownloadParams, download
+from stages.formats.split_file import Split
 from stages.shards import write_shards
 from stages.sources.checked_files import ExpectedFile
 from stages.sources.mirrors import fetch_from_mirror
@@ -40,14 +41,17 @@ def upload(client: Any, folder: Path, prefix: str) -> str:
     return f"s3://{BUCKET}/{prefix}"
 
 
-def tensors(dataset: str, out: Path) -> list[bytes]:
-    """The content of the files that `tensorize` makes of `dataset`."""
+def tensors(dataset: str, out: Path) -> list[object]:
+    """What the files have that `tensorize` makes of `dataset`, names as they are in its folder."""
     download(DownloadParams(dataset=dataset), ROOT / "pictures", out / "raw")
     params = yaml.safe_load(PARAMS.read_text())["tensorize"]
     params |= {"channels": 3, "size": 16, "deskew": False, "validation": 0.2, "shift": 0}
     paths = [out / name for name in ("train", "validation", "test", "skipped")]
     tensorize(TensorizeParams(**params), out / "raw", *paths)
-    return [path.read_bytes() for path in paths]
+    test = Split.load(paths[2])
+    names = [name.removeprefix(f"{dataset}/") for name in test.pictures]
+    arrays = [array.tobytes() for array in (test.features, test.images, test.labels)]
+    return [*(path.read_bytes() for path in (*paths[:2], paths[3])), names, *arrays, test.origin]
 
 
 def test_shards_and_s3_give_the_tensors_of_the_loose_files(

@@ -78,6 +78,7 @@ class _PicturesDescription(_OriginDescription):
 
 class _ShardsDescription(_OriginDescription):
     format: Literal["shards"]
+    folders: dict[str, str] = {}  # the user's, by split
 
 
 class _TorchvisionDescription(_OriginDescription):
@@ -120,7 +121,7 @@ def read_dataset(raw: Path) -> Dataset:
     elif isinstance(about, _TorchvisionDescription):
         dataset = _torchvision(raw, about)
     elif isinstance(about, _ShardsDescription):
-        dataset = _shards(raw)
+        dataset = _shards(raw, about.folders)
     else:
         splits = ("train", "test") if (raw / "test").is_dir() else ("train",)
         dataset = folder_dataset({split: raw / split for split in splits}, about.folders)
@@ -156,32 +157,33 @@ class _FolderOpener:
         return open_picture(f"{self.folder}/{item}"), self.labels[item.partition("/")[0]]
 
 
-def _shards(raw: Path) -> Dataset:
+def _shards(raw: Path, shown: Mapping[str, str]) -> Dataset:
     train = ShardIndex.load(raw / "train")
     test = ShardIndex.load(raw / "test") if (raw / "test").is_dir() else None
     if test and test.classes != train.classes:
         raise ValueError(f"{raw}: found other classes in test than in train; {REMEDY}")
     return Dataset(
         train.classes,
-        _shard_split(raw, "train", train),
-        _shard_split(raw, "test", test) if test else None,
+        _shard_split(raw, "train", train, shown),
+        _shard_split(raw, "test", test, shown) if test else None,
+        folder=shown.get("train"),
     )
 
 
-def _shard_split(raw: Path, split: str, index: ShardIndex) -> RawSplit:
-    opener = _ShardOpener(f"{raw}/{split}", split)
+def _shard_split(raw: Path, split: str, index: ShardIndex, shown: Mapping[str, str]) -> RawSplit:
+    opener = _ShardOpener(f"{raw}/{split}", shown.get(split, split))
     return RawSplit(split, Pictures(index, opener, opener.name_of))
 
 
 @dataclass(frozen=True)
 class _ShardOpener:
-    """Opens pictures in the shards of `folder`."""
+    """Opens pictures in the shards of `folder`; their names begin with `shown`."""
 
     folder: str
-    split: str
+    shown: str
 
     def name_of(self, item: ShardPicture) -> str:
-        return f"{self.split}/{item.name}"
+        return f"{self.shown}/{item.name}"
 
     def __call__(self, item: ShardPicture) -> tuple[Image.Image, int]:
         with open(f"{self.folder}/{item.shard}", "rb", buffering=0) as file:  # noqa: PTH123  # faster than Path

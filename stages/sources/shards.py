@@ -66,12 +66,12 @@ def _tars(folder: Path) -> list[Path]:
     )
 
 
-def copy_shards(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> None:
+def copy_shards(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> list[str]:
     """Put the shards of the folder `source` into `raw`/SPLIT, each split with its index.
 
-    `place` copies or moves a file: place(from, to). Raises ValueError if a shard is not a plain
-    tar, is broken, or is refused by `archives.opened`; if a picture has no label or two, a name
-    that occurs twice or is not printable; or if the classes will not do.
+    `place` copies or moves a file: place(from, to). Returns the splits. Raises ValueError if a
+    shard is not a plain tar, is broken, or is refused by `archives.opened`; if a picture has no
+    label or two, a name that occurs twice or is not printable; or if the classes will not do.
     """
     import numpy as np  # both are slow to import, and rarely needed
 
@@ -99,6 +99,7 @@ def copy_shards(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> 
         places = np.array(rows, np.int64).reshape(-1, 4)
         ShardIndex(tuple(by_shard), classes, places, names).save(raw / split)
         print(f"{source}: {split}: {len(names)} pictures in {len(classes)} classes, in shards")
+    return list(samples)
 
 
 def _placed(
