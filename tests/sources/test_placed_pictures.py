@@ -115,3 +115,10 @@ def test_a_folder_that_cannot_be_placed_is_refused(source: Path, path: str, mess
         place_for(Path(path), WATCHED)
     assert not any(WATCHED.iterdir())
     assert source.is_dir()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "../nowhere", "~nobody/x", "x" * 300])
+def test_a_path_that_is_not_there_is_an_os_error_that_names_it(source: Path, path: str) -> None:
+    with pytest.raises(OSError, match=re.escape(path)):
+        place_for(Path(path), WATCHED)
+    assert source.is_dir()
