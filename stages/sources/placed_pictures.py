@@ -34,6 +34,7 @@ def place_for(source: Path, watched: Path) -> Path:
         )
     name = composed(Path(os.path.abspath(source)).name)  # noqa: PTH100  # of a link, not its target
     name = name if source.is_dir() else name.partition(".")[0]
+    name = name.strip()  # git reads no space at the end of a line of .gitignore
     if not name or is_hidden(name) or name.endswith((".dvc", ".part")) or name == "README.md":
         raise ValueError(
             f"{source}: found the name {name!r}, unfit for one in {watched}; rename it"

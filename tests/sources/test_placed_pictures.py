@@ -83,6 +83,9 @@ def test_the_place_has_the_name_that_the_user_gave(source: Path, tmp_path: Path)
     link = tmp_path / "Tiere"
     link.symlink_to(source)
     assert place_for(link, WATCHED) == Path("pictures/Tiere")
+    spaced = tmp_path / " pets "
+    spaced.mkdir()
+    assert place_for(spaced, WATCHED) == Path("pictures/pets")
     archive = tmp_path / "pets.tar.gz"
     archive.touch()
     assert place_for(archive, WATCHED) == Path("pictures/pets")
