@@ -97,7 +97,7 @@ def test_pictures_that_dvc_does_not_have_are_never_replaced(pipeline: Path, tmp_
     own = pipeline / "pictures/animals/a dog/of my own.png"
     Image.new("RGB", (30, 40), (20, 220, 30)).save(own)
     before = files_in(pipeline)
-    with pytest.raises(AssertionError, match=r"exited 2:.*with changes that DVC does not have"):
+    with pytest.raises(AssertionError, match="with changes that DVC does not have"):
         run(pipeline, *command)
     assert files_in(pipeline) == before
     run(pipeline, "dvc", "add", "pictures/animals")
