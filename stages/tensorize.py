@@ -138,7 +138,7 @@ def tensorize(
             "channels": spec.channels,
             "size": [spec.height, spec.width],
             "deskew": deskew,
-            "validation": validation_amount(params, len(splits[0]) + len(splits[1])),
+            "validation": number(validation_amount(params, len(splits[0]) + len(splits[1]))),
         }
         origin = replace(
             dataset.origin,

@@ -197,7 +197,7 @@ def test_auto_decides_from_the_pictures_and_records_and_prints_it(
         *(1, [2, 3]),
         *(False, 0),
     )
-    printed = "auto: channels 1, size [2, 3], deskew false, validation 0.0\n"
+    printed = "auto: channels 1, size [2, 3], deskew false, validation 0\n"
     assert printed in capsys.readouterr().out
 
     for value in range(300):

@@ -142,7 +142,9 @@ class Duplicates:
         sentences = []
         if self.other_class:
             pairs = "; ".join(f"{name} and {first}" for name, first in self.other_class[:NAMED])
-            sentences.append(f"{len(self.other_class)} pictures stand in two classes: {pairs}")
+            number = len(self.other_class)
+            stand = "1 picture stands" if number == 1 else f"{number} pictures stand"
+            sentences.append(f"{stand} in two classes: {pairs}")
         if self.same_class:
             pairs = ", ".join(
                 f"{name} (same as {first})" for name, first in self.same_class[:NAMED]

@@ -17,9 +17,11 @@ from stages.sources.portable_names import check_names, composed
 def place_for(source: Path, watched: Path) -> Path:
     """Where the pictures of `source` belong: `watched`/NAME, or `source` if it is in `watched`.
 
-    Raises ValueError if `source` is `watched`, holds it, or is in the same repository: git would
-    commit its pictures.
+    Raises ValueError if `source` is `watched`, holds it, or is in the same repository, where git
+    would commit its pictures; FileNotFoundError if there is no `source`.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such file or folder; expected one of pictures")
     here, real = Path.cwd(), source.resolve()
     if real.is_relative_to(watched.resolve()) and real != watched.resolve():
         return Path(os.path.relpath(real, here.resolve()))
@@ -32,6 +34,7 @@ def place_for(source: Path, watched: Path) -> Path:
         )
     name = composed(Path(os.path.abspath(source)).name)  # noqa: PTH100  # of a link, not its target
     name = name if source.is_dir() else name.partition(".")[0]
+    name = name.strip()  # git reads no space at the end of a line of .gitignore
     if not name or is_hidden(name) or name.endswith((".dvc", ".part")) or name == "README.md":
         raise ValueError(
             f"{source}: found the name {name!r}, unfit for one in {watched}; rename it"

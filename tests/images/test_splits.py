@@ -283,7 +283,7 @@ def test_duplicates_across_train_and_test_are_an_error_unless_allowed(
             [0, 1, 1],
             [10, 10, 20],
             None,
-            "1 pictures stand in two classes: 1.png and 0.png",
+            "1 picture stands in two classes: 1.png and 0.png",
         ),
         (
             [0, 1, 1],

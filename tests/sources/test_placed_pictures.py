@@ -83,6 +83,9 @@ def test_the_place_has_the_name_that_the_user_gave(source: Path, tmp_path: Path)
     link = tmp_path / "Tiere"
     link.symlink_to(source)
     assert place_for(link, WATCHED) == Path("pictures/Tiere")
+    spaced = tmp_path / " pets "
+    spaced.mkdir()
+    assert place_for(spaced, WATCHED) == Path("pictures/pets")
     archive = tmp_path / "pets.tar.gz"
     archive.touch()
     assert place_for(archive, WATCHED) == Path("pictures/pets")
@@ -114,4 +117,11 @@ def test_a_folder_that_cannot_be_placed_is_refused(source: Path, path: str, mess
     with pytest.raises(ValueError, match=re.escape(message)):
         place_for(Path(path), WATCHED)
     assert not any(WATCHED.iterdir())
+    assert source.is_dir()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "../nowhere", "~nobody/x", "x" * 300])
+def test_a_path_that_is_not_there_is_an_os_error_that_names_it(source: Path, path: str) -> None:
+    with pytest.raises(OSError, match=re.escape(path)):
+        place_for(Path(path), WATCHED)
     assert source.is_dir()
