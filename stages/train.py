@@ -163,8 +163,9 @@ def warn_of_instability(margin: float, weights: int, stable: float | None) -> No
     remedy = "lower train.learning_rate"
     if stable:
         remedy += f"; {stable:g} is stable here"
+    number = f"{margin:.2g}" if margin < 10 else f"{margin:,.0f}"
     print(
-        f"note: another machine is expected to publish {margin:.2g} of {weights} weights"
+        f"note: another machine is expected to publish {number} of {weights:,} weights"
         f" differently, since rounding errors grow at this learning rate: {remedy}",
         file=sys.stderr,
     )

@@ -135,7 +135,7 @@ def test_train_notes_on_standard_error_the_margin_and_a_rate_at_which_there_is_n
     margin = final_margin(split, params)
     assert margin > LIMIT
     (note,) = capsys.readouterr().err.splitlines()
-    assert f"expected to publish {margin:.2g} of 63 weights differently" in note
+    assert f"expected to publish {margin:.0f} of 63 weights differently" in note
     found = re.search(r"lower train.learning_rate; (\S+) is stable here", note)
     assert found
     assert float(found[1]) < 5.0
