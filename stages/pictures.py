@@ -57,8 +57,7 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
         with opened(source, watched) as layout:
             files = {} if target.exists() and target.samefile(source) else originals(layout)
             inspection = look_at(layout, shown, splitting, watched)
-            print(f"{shown}: {size_on_disk(layout):.1f} MB, {len(layout.others)} other files")
-            print("\n".join(inspection.lines()))
+            print(f"{shown}: {describe(layout)}", *inspection.lines(), sep="\n")
             is_there = not files or (target.is_dir() and holds(target, files))
             if not is_there:
                 check_replaceable(target)
@@ -66,9 +65,8 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
             changes = params_for(str(target), inspection, params)
             anew = params.get("download.dataset") != str(target)
             described = params.change(changes) + (lift_limits(params) if anew else [])
-            print(
-                f"{target}: {'there already' if is_there else f'a copy, as in {raw}, added to DVC'}"
-            )
+            copied = f"a copy, added to DVC; another goes to {raw}"
+            print(f"{target}: {'there already' if is_there else copied}")
             print(f"{PARAMS}: {', '.join(described) or 'as it is'}")
             advise(inspection)
             if dry_run:
@@ -123,6 +121,14 @@ def look_at(layout: Layout, shown: str, params: SplitParams, scratch: Path) -> I
     with redirect_stdout(None):  # not the number per second
         dataset = folder_dataset(folders, names)
         return inspect(dataset, counts, params.fit, params.test, params.seed, scratch)
+
+
+def describe(layout: Layout) -> str:
+    """How many pictures there are, their size, and what else there is."""
+    text = f"{len(layout.origins):,} pictures, {size_on_disk(layout):,.1f} MB"
+    if layout.others:
+        text += f"; {len(layout.others)} other files ignored, such as {layout.others[0]}"
+    return text
 
 
 def size_on_disk(layout: Layout) -> float:

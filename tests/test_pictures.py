@@ -104,7 +104,9 @@ def test_the_params_written_are_valid_and_suit_the_number_of_pictures(
             {"better": better, "tolerance": "auto", "alpha": 0.05} for better in ("higher", "lower")
         ]
     found = capsys.readouterr().out.splitlines()
-    assert f"classes: {classes} of {per_class + 1:,} pictures: class 0, " in found[1]
+    number = classes * (per_class + 1)
+    assert found[0].startswith(f"{tmp_path}/animals: {number:,} pictures, ")
+    assert f"classes: {classes}, with {per_class + 1:,} pictures each: class 0, " in found[1]
     assert found[5].startswith(f"to train on: {per_class * classes:,} pictures; to test on: ")
 
 

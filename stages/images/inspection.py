@@ -37,7 +37,7 @@ class Inspection:
         size = " x ".join(map(str, self.found.size))
         whence = "held out of each class" if self.held_out else "from its folder test"
         return [
-            f"classes: {len(counts)} of {each} pictures: {names}{more}",
+            f"classes: {len(counts)}, with {each} pictures each: {names}{more}",
             f"pictures: {self._sizes()}, {self._modes()}; the model sees {size} pixels in"
             f" {'colour' if self.found.has_colour else 'grey'}",
             f"broken: {_named(self.broken) if self.broken else 'none'}",
@@ -53,7 +53,9 @@ class Inspection:
     def _modes(self) -> str:
         modes = ", ".join(f"{mode} {number:,}" for mode, number in self.found.modes.most_common())
         looked_at, number = self.found.modes.total(), self.classes.total()
-        return modes if looked_at + len(self.broken) >= number else f"{modes} of {looked_at} seen"
+        return (
+            modes if looked_at + len(self.broken) >= number else f"{modes} of {looked_at} looked at"
+        )
 
 
 def inspect(

@@ -83,7 +83,7 @@ def survey(split: RawSplit) -> Survey:
 
 
 def _has_colour(image: Image.Image) -> bool:
-    if image.mode in GREY_MODES and "transparency" not in image.info:
+    if image.mode in GREY_MODES:
         return False
     pixels = np.asarray(Preprocessing(3, None, "crop")(image))
     return bool((pixels != pixels[..., :1]).any())
