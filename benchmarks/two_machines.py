@@ -52,6 +52,7 @@ def main(megabits: Sequence[int]) -> None:
         if two != one:
             raise RuntimeError(f"{name}: found another model than on one machine")
         rows.append([name, f"{iterations:,}", f"{alone:.1f}", f"{together:.1f}", one[:12]])
+        print(*rows[-1], sep=" | ", file=sys.stderr)
     print(markdown(["bandwidth", "iterations", "one, s", "two, s", "SHA-256 of both models"], rows))
 
 
@@ -68,7 +69,7 @@ def on_machine(rank: int, namespace: str, arguments: Sequence[str]) -> list[str]
     """The same in a namespace, under torchrun."""
     return [
         *("ip", "netns", "exec", namespace, sys.executable, "-m", "torch.distributed.run"),
-        *("--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}", "--rdzv-backend=c10d"),
+        *("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
         *("--rdzv-id=two-machines", f"--rdzv-endpoint={ADDRESSES[0]}:{PORT}"),
         # torchrun would look for the endpoint's address among those of the host's name.
         f"--rdzv-conf=is_host={'true' if rank == 0 else 'false'}",
