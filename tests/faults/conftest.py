@@ -23,7 +23,7 @@ STAGES = ("download", "tensorize", "train", "evaluate")
 CHANGES: dict[str, dict[str, Any]] = {
     "tensorize": {"channels": 3, "size": 8, "features": "pixels", "validation": 0.2}
     | {"skip_broken": True, "test": 0.3},
-    "train": {"iterations": 6, "eval_every": 3, "batch_size": 10},
+    "train": {"learning_rate": 0.05, "iterations": 6, "eval_every": 3, "batch_size": 10},
 }
 
 

@@ -138,7 +138,7 @@ def test_explain_names_the_param_and_the_code_that_changed(tiny: Path, guard: Gu
     run(tiny, "dvc", "commit", "--force", "evaluate")
     exit_code, output = guard(explain.main)
     assert exit_code == 1
-    assert "cause: param train.learning_rate: 0.007 -> 0.07\n" in output
+    assert "cause: param train.learning_rate: 0.004 -> 0.07\n" in output
     assert "cause: code stages/evaluate.py\n" in output
     assert "cause: data" not in output
 

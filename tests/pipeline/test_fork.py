@@ -16,9 +16,16 @@ USERS = re.compile(r'ROOT / "(params\.yaml|dvc\.lock|data|pictures)')
 @pytest.fixture
 def fork(pipeline: Path) -> Path:
     """The tiny pipeline, which has a user's params, pictures and results, with all the rest."""
-    for name in ("tests", "docs", "benchmarks"):
+    for name in ("tests", "docs", "benchmarks", "scripts"):
         shutil.copytree(ROOT / name, pipeline / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("README.md", "Makefile", "pyproject.toml", "requirements.lock"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "Makefile",
+        "pyproject.toml",
+        "requirements.lock",
+    ):
         shutil.copy(ROOT / name, pipeline)
     return pipeline
 
