@@ -28,6 +28,8 @@ DVC_CONFIG = """\
     check_update = false
 [cache]
     type = "reflink,hardlink,copy"
+[plots]
+    html_template = plots/page.html
 """  # without the remotes and the shared cache that a fork may have
 OWN_PICTURES = """\
 make pictures FROM=~/animals
