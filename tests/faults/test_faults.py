@@ -24,7 +24,7 @@ FAULTS = {
     "SIGINT": -signal.SIGINT,
 }
 ALL = os.environ.get("FAULTS") == "all"
-SAMPLE = 4  # operations of each command
+SAMPLE = 3  # operations of each command
 pytestmark = [pytest.mark.timeout(0)] if ALL else []
 
 

@@ -58,7 +58,7 @@ def answers(read: Callable[[], object]) -> None:
     assert "\n" not in message
 
 
-fuzzed = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzzed
