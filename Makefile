@@ -6,7 +6,7 @@ TORCH ?= cuda
 ACTIVATE = . .venv/bin/activate
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
-.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page screenshots pictures bench clean clean-data install
+.PHONY: help repro gate experiments verify test fuzz faults check lock plots-page screenshots pictures bench bench-scale clean clean-data install
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r target text; do \
@@ -50,7 +50,7 @@ bench: install  ## compare with the tutorial's loop and scikit-learn, in one run
 	$(ACTIVATE) && python -m benchmarks
 
 bench-scale: install  ## seconds and memory of each stage on 10,000 and 100,000 pictures in shards
-	. .venv/bin/activate && python -m benchmarks.scale
+	$(ACTIVATE) && python -m benchmarks.scale
 
 lock: install  ## pin versions and hashes for all platforms; keep the pins that pyproject.toml still allows
 	$(ACTIVATE) && UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal \

@@ -57,14 +57,15 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
         with opened(source, watched) as layout:
             files = {} if target.exists() and target.samefile(source) else originals(layout)
             inspection = look_at(layout, shown, splitting, watched)
-            print(f"{shown}: {describe(layout)}", *inspection.lines(), sep="\n")
+            megabytes = size_on_disk(layout)
+            print(f"{shown}: {describe(layout, megabytes)}", *inspection.lines(), sep="\n")
             is_there = not files or (target.is_dir() and holds(target, files))
             if not is_there:
                 check_replaceable(target)
-                check_space(layout, raw)
+                check_space(megabytes, raw)
             changes = params_for(str(target), inspection, params)
-            anew = params.get("download.dataset") != str(target)
-            described = params.change(changes) + (lift_limits(params) if anew else [])
+            is_new = params.get("download.dataset") != str(target)
+            described = params.change(changes) + (lift_limits(params) if is_new else [])
             copied = f"a copy, added to DVC; another goes to {raw}"
             print(f"{target}: {'there already' if is_there else copied}")
             print(f"{PARAMS}: {', '.join(described) or 'as it is'}")
@@ -123,9 +124,9 @@ def look_at(layout: Layout, shown: str, params: SplitParams, scratch: Path) -> I
         return inspect(dataset, counts, params.fit, params.test, params.seed, scratch)
 
 
-def describe(layout: Layout) -> str:
+def describe(layout: Layout, megabytes: float) -> str:
     """How many pictures there are, their size, and what else there is."""
-    text = f"{len(layout.origins):,} pictures, {size_on_disk(layout):,.1f} MB"
+    text = f"{len(layout.origins):,} pictures, {megabytes:,.1f} MB"
     if layout.others:
         text += f"; {len(layout.others)} other files ignored, such as {layout.others[0]}"
     return text
@@ -137,9 +138,9 @@ def size_on_disk(layout: Layout) -> float:
     return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
 
 
-def check_space(layout: Layout, raw: Path) -> None:
+def check_space(megabytes: float, raw: Path) -> None:
     """Raise OSError if there is no space for two copies, `raw` being the other one."""
-    free, needed = shutil.disk_usage(".").free / 1e6, 2 * size_on_disk(layout)
+    free, needed = shutil.disk_usage(".").free / 1e6, 2 * megabytes
     if needed > free:
         raise OSError(
             f"found {free:,.0f} MB free; expected {needed:,.0f} MB, for two copies, one of them in"
@@ -243,7 +244,7 @@ def dvc(*arguments: str, capture_output: bool = False) -> str:
     )
     try:
         output = process.communicate()[0]
-    except KeyboardInterrupt:  # which DVC gets as well, and tells its stage
+    except KeyboardInterrupt:  # DVC receives it too, and stops its stage
         process.wait()
         raise
     except BaseException:

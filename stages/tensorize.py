@@ -62,9 +62,9 @@ def _height_and_width(value: Any) -> Any:
 
 
 def _count_or_share(value: Any) -> Any:
-    amount = value if value == AUTO else number(value)
-    if amount == AUTO:
-        return amount
+    if value == AUTO:
+        return value
+    amount = number(value)
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
     if not is_number or not 0 <= amount < inf or (amount >= 1 and amount != int(amount)):
         raise ValueError("a whole number of images, a share below 1, or auto")

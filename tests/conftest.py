@@ -109,6 +109,11 @@ def dripping(request: BaseHTTPRequestHandler) -> None:
     """An answer for `serve`: a byte now and then."""
     request.send_response(200)
     request.end_headers()
+    drip_bytes(request)
+
+
+def drip_bytes(request: BaseHTTPRequestHandler) -> None:
+    """Send a byte now and then, until the client hangs up."""
     try:
         for _ in range(100):
             request.wfile.write(b"x")

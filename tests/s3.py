@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import requests
 
+from tests.conftest import drip_bytes
+
 BUCKET = "team"
 REGION = "us-east-1"
 
@@ -137,10 +139,5 @@ def drip(request: BaseHTTPRequestHandler) -> bool:
     request.send_response(200)
     request.send_header("Content-Length", "1000")
     request.end_headers()
-    try:
-        for _ in range(100):
-            request.wfile.write(b"x")
-            time.sleep(0.02)
-    except ConnectionError:
-        pass  # the client hung up, as it should
+    drip_bytes(request)
     return True

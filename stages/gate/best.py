@@ -150,10 +150,10 @@ def _verdict(candidate: Candidate, order: list[Candidate], metric: str, rule: Ru
             return f"same as {other.revision.name}"
     test = paired_test(metric, best.results, candidate.results) if rule.alpha else None
     worse_by = rule.worse_by(best.test, candidate.test)
+    really = "worse" if worse_by > 0 else "better"
     if test is None or rule.alpha is None:
         within = abs(worse_by) <= (rule.tolerance or 0)
-        return "within tolerance" if within else "worse" if worse_by > 0 else "better"
-    really = "worse" if worse_by > 0 else "better"
+        return "within tolerance" if within else really
     word = really if test.p_value <= rule.alpha else "may be noise"
     return f"{word}, p = {p_text(test.p_value)}"
 

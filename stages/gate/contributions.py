@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.gate.paired_tests import Floats
+from stages.gate.paired_tests import BATCH, Floats
 from stages.gate.predictions import Predictions
-
-BATCH = 2**22  # numbers held at a time
 
 
 @dataclass(frozen=True)

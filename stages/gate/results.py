@@ -117,16 +117,16 @@ class Results:
         Results from before that was a metric: those that appear in the predictions, and more where
         macro F1 says so, since each class that does not appear adds 0 to its sum.
         """
-        seen, total = max(2, len(self.predictions.classes)), self.predictions.sum_of_f1
+        appear = len(self.predictions.classes)
         if "classes" in self.metrics:
             known = self.metric("classes")
-            appear = len(self.predictions.classes)
             if known < appear or not known.is_integer():
                 raise ValueError(
                     f"{self.where}: classes: found {known:g}; expected the {appear} that appear in"
                     f" the predictions, or more; {REMEDY}"
                 )
             return known
+        seen, total = max(2, appear), self.predictions.sum_of_f1
         if "macro_f1" not in self.metrics or total == 0:
             return math.inf
         macro_f1 = self.metric("macro_f1")

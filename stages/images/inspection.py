@@ -35,14 +35,14 @@ class Inspection:
         more = f" and {len(counts) - NAMED_CLASSES} more" if len(counts) > NAMED_CLASSES else ""
         each = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
         size = " x ".join(map(str, self.found.size))
-        whence = "held out of each class" if self.held_out else "from its folder test"
+        tested = "held out of each class" if self.held_out else "from its folder test"
         return [
             f"classes: {len(counts)}, with {each} pictures each: {names}{more}",
             f"pictures: {self._sizes()}, {self._modes()}; the model sees {size} pixels in"
             f" {'colour' if self.found.has_colour else 'grey'}",
             f"broken: {_named(self.broken) if self.broken else 'none'}",
             f"duplicates: {self.duplicates or 'none'}",
-            f"to train on: {self.train:,} pictures; to test on: {self.test:,}, {whence}",
+            f"to train on: {self.train:,} pictures; to test on: {self.test:,}, {tested}",
         ]
 
     def _sizes(self) -> str:

@@ -82,8 +82,7 @@ def metrics(
     (Brodersen et al. 2010), which is 1 / (number of classes) for that answer; cross_entropy in
     nats; macro_f1, the mean over the classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0;
     expected_calibration_error, the mean over the images of |confidence - accuracy| of their bin
-    (Naeini et al. 2015); recall, by class,
-    for the classes that have images.
+    (Naeini et al. 2015); recall, by class, for the classes that have images.
     """
     number = len(predictions.actual)
     counts = confusion_counts(predictions.actual, predictions.predicted, len(classes))

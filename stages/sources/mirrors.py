@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from stages.sources.checked_files import CHUNK, ExpectedFile, WrongContent
-from stages.sources.object_storage import SCHEME, download_object
+from stages.sources.object_storage import (
+    CONNECT_SECONDS,
+    MIN_SPEED,
+    SCHEME,
+    SILENCE_SECONDS,
+    download_object,
+)
 
-CONNECT_SECONDS = 5.0  # to reach a server
-SILENCE_SECONDS = 15.0  # without one byte
-MIN_SPEED = 4096.0  # bytes per second on average, once SILENCE_SECONDS have passed
 ATTEMPTS = 3  # at a server that fails to answer properly
 BACKOFF_SECONDS = 1.0  # before the second attempt; doubled before each later one
 
