@@ -15,7 +15,7 @@ import yaml
 from benchmarks import generated, pictures
 from benchmarks.memory import peak_anonymous_megabytes
 from stages.formats.input_spec import InputSpec
-from stages.formats.split_file import Features, Images, write_split
+from stages.formats.split_file import Features, Images, create_split, write_rows
 
 PYTHON = sys.executable
 PHOTOGRAPHS = 8_000  # enough for two processes to decode them, as they do ten times as many
@@ -91,7 +91,8 @@ def noise(path: Path, number: int) -> None:
     classes = tuple(map(str, range(10)))
     labels, names = np.arange(number) % len(classes), [str(i) for i in range(number)]
     spec = InputSpec(*SHAPE)
-    write_split(path, chunks(), labels, names, classes, spec, prod(SHAPE), with_images=False)
+    create_split(path, labels, names, classes, spec, prod(SHAPE), with_images=False)
+    write_rows(path, 0, chunks())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ so that the files' hashes do not depend on floating-point arithmetic.
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,12 +21,15 @@ from typer import Option
 from stages.base.canonical_text import csv_text
 from stages.base.command import run
 from stages.base.params import Integer, Params, Real, Seed, number
+from stages.base.process_count import on_several_machines, processes_asked_for, under_torchrun
+from stages.base.process_group import ALONE, ProcessGroup
 from stages.base.whole_files import whole_files
 from stages.formats.input_spec import InputSpec
 from stages.formats.origin import UNKNOWN
-from stages.formats.split_file import write_split
+from stages.formats.split_file import create_split, write_rows
 from stages.images.augmentation import moved_chunks, moves_by
 from stages.images.collection import collect
+from stages.images.decoding import cpus
 from stages.images.inputs import feature_count, with_features
 from stages.images.preprocessing import EDGE, Preprocessing
 from stages.images.readers import Dataset, read_dataset
@@ -43,6 +47,7 @@ from stages.images.survey import survey
 
 AUTO = "auto"
 Auto = Literal["auto"]
+PATIENCE = timedelta(days=1)  # of a process with another whose share takes longer
 
 
 def _one_or_three(value: Any) -> Any:
@@ -120,18 +125,25 @@ def tensorize(
     validation_path: Path,
     test_path: Path,
     skipped_path: Path,
+    *,
+    group: ProcessGroup = ALONE,
 ) -> None:
-    """Decode the pictures in `raw`; write three splits and the list of what was left out."""
+    """Decode the pictures in `raw`; write three splits and the list of what was left out.
+
+    Each process of `group` decodes its share and writes its rows into files that the first makes.
+    """
     dataset, scratch = read_dataset(raw), train_path.parent
     preprocessing = preprocessing_for(params, dataset)
     with whole_files() as outputs, ExitStack() as files:
-        images, skipped = files.enter_context(collect(dataset.train, preprocessing, scratch))
+        images, skipped = files.enter_context(collect(dataset.train, preprocessing, scratch, group))
         own_test = None
         if dataset.test:
-            own_test, more = files.enter_context(collect(dataset.test, preprocessing, scratch))
+            own_test, more = files.enter_context(
+                collect(dataset.test, preprocessing, scratch, group)
+            )
             skipped = skipped + more
         check_readable(skipped, params.skip_broken)
-        classes, splits = make_splits(params, dataset, images, own_test)
+        classes, splits = make_splits(params, dataset, images, own_test, group)
         deskew = dataset.handwriting if isinstance(params.deskew, str) else params.deskew
         spec = InputSpec(*images.shape, params.fit, deskew, params.features)
         decided = {
@@ -148,17 +160,25 @@ def tensorize(
         for path, split in zip((train_path, validation_path, test_path), splits, strict=True):
             testing = path == test_path  # `evaluate` shows images, and names them
             moves = moves_by(params.shift if path == train_path else 0)
-            write_split(
-                outputs.part(path),
-                with_features(moved_chunks(split, moves), spec),
-                np.tile(split.labels, len(moves)),
-                split.names if testing else (),
-                classes,
-                spec,
-                feature_count(spec),
-                with_images=testing and not spec.shows_images,
-                origin=origin if testing else UNKNOWN,
-            )
+            part = outputs.part(path) if group.first else path
+            if group.first:
+                create_split(
+                    part,
+                    np.tile(split.labels, len(moves)),
+                    split.names() if testing else (),
+                    classes,
+                    spec,
+                    feature_count(spec),
+                    with_images=testing and not spec.shows_images,
+                    origin=origin if testing else UNKNOWN,
+                )
+            part = group.gather(part)[0]
+            for copy, move in enumerate(moves):
+                row = copy * len(split) + split.rows.start
+                write_rows(part, row, with_features(moved_chunks(split, move), spec))
+        group.gather(None)  # all have written their rows
+        if not group.first:
+            return
         outputs.write_text(skipped_path, csv_text(("picture", "reason"), skipped))
         print(
             "train {}, validation {}, test {} images of".format(*map(len, splits)),
@@ -187,7 +207,11 @@ def validation_amount(params: TensorizeParams, available: int) -> float:
 
 
 def make_splits(
-    params: TensorizeParams, dataset: Dataset, images: StoredImages, own_test: StoredImages | None
+    params: TensorizeParams,
+    dataset: Dataset,
+    images: StoredImages,
+    own_test: StoredImages | None,
+    group: ProcessGroup,
 ) -> tuple[tuple[str, ...], tuple[StoredImages, StoredImages, StoredImages]]:
     """The names of the classes; the images to train on, to choose params by, and to test on.
 
@@ -195,17 +219,18 @@ def make_splits(
     """
     if own_test is not None:
         check_shapes(images, own_test)
-    check_duplicates(images, own_test, params.allow_duplicates)
+    check_duplicates(images, own_test, params.allow_duplicates, group)
     classes, images, test = name_classes(dataset, images, own_test)
     if test is None:
-        images, test = hold_out(images, params.test, f"test {params.seed}", dataset.key_of)
+        images, test = hold_out(images, params.test, f"test {params.seed}", dataset.key_of, group)
     amount = validation_amount(params, len(images))
     if amount >= len(images):
         raise ValueError(
             f"tensorize.validation: found {amount:g}; expected less than"
             f" {len(images)}, the number of training images, or a share below 1"
         )
-    train, validation = hold_out(images, amount, f"validation {params.seed}", dataset.key_of)
+    key = f"validation {params.seed}"
+    train, validation = hold_out(images, amount, key, dataset.key_of, group)
     check_classes(classes, images.labels, test.labels, train.labels)
     return classes, (train, validation, test)
 
@@ -221,9 +246,25 @@ def main(
     """Turn what was downloaded into three splits of labelled images.
 
     The environment variable PROCESSES says how many processes decode, and how many threads compute
-    features: one per CPU if it is unset. That changes no byte of the output.
+    features: one per CPU if it is unset. torchrun shares the work among machines. That changes no
+    byte of the output.
     """
-    tensorize(TensorizeParams.load(params, "tensorize"), raw, train, validation, test, skipped)
+    loaded = TensorizeParams.load(params, "tensorize")
+    with ExitStack() as stack:
+        group = ALONE
+        if on_several_machines() or under_torchrun():
+            from stages.training.processes import (  # torch takes seconds to import
+                errors_told_to_torchrun,
+                joined_processes,
+                run_processes,
+            )
+
+            if not under_torchrun():
+                run_processes("stages.tensorize", processes_asked_for() or cpus())
+                return
+            stack.enter_context(errors_told_to_torchrun())
+            group = stack.enter_context(joined_processes(patience=PATIENCE))
+        tensorize(loaded, raw, train, validation, test, skipped, group=group)
 
 
 if __name__ == "__main__":

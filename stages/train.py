@@ -21,7 +21,7 @@ from typer import Option
 
 from stages.base.canonical_text import csv_text, json_text
 from stages.base.command import run
-from stages.base.process_count import processes_asked_for
+from stages.base.process_count import on_several_machines, processes_asked_for
 from stages.base.whole_files import whole_files
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
@@ -33,7 +33,6 @@ from stages.training.processes import (
     errors_told_to_torchrun,
     joined_processes,
     run_processes,
-    under_torchrun,
     use_threads,
 )
 from stages.training.settings import TrainParams
@@ -185,7 +184,7 @@ def main(
     changes no byte of the output; neither does stopping a run and starting it again.
     """
     loaded = TrainParams.load(params, "train")
-    if (count := processes_asked_for() or 1) > 1 and not under_torchrun():
+    if (count := processes_asked_for() or 1) > 1 or on_several_machines():
         read_splits(train_split, validation)  # reports bad input once, not once per process
         run_processes("stages.train", count)
         return

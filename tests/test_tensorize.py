@@ -20,7 +20,7 @@ from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import Images, Split
 from stages.images.augmentation import moved, moves_by
 from stages.images.features import deskew, gradient_features
-from stages.images.splits import choose
+from stages.images.splits import choose, name_hashes
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
 
@@ -127,7 +127,8 @@ def test_the_choice_of_test_and_validation_images_depends_on_params_alone(
     left, held_out = list(range(20)), {}
     for split, amount in (("test", test), ("validation", validation)):
         labels = np.array([value >= 12 for value in left])
-        chosen = choose(labels, [name_of(value) for value in left], amount, f"{split} {seed}")
+        hashes = name_hashes([name_of(value) for value in left], f"{split} {seed}")
+        chosen = choose(labels, hashes, amount)
         held_out[split] = [left[i] for i in chosen]
         left = [value for value in left if value not in held_out[split]]
     assert {name: values(split) for name, split in splits.items()} == held_out | {"train": left}

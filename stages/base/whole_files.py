@@ -50,6 +50,8 @@ class WholeFiles:
 
     def move_in(self) -> None:
         """Move each file to its place; if one cannot be moved, those before it are moved back."""
+        if not self._parts:
+            return
         moved: list[tuple[Path, Path]] = []
         *others, last = self._parts.items()
         with _signals_deferred():

@@ -7,20 +7,57 @@ metadata.
 """
 
 import json
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
 
-from stages.base.whole_files import write_bytes
+from stages.base.whole_files import whole_file
 from stages.formats.metadata import class_names, metadata, valid
+from stages.formats.tensor_file import create, mapped
 
 NAME = "index.safetensors"  # beside the shards
+DTYPES = {"places": "I64", "names": "U8"}
+LINE_FEED = ord("\n")
+CHUNK = 2**20  # bytes
+
+
+class Lines(Sequence[str]):
+    """N strings in one array: UTF-8, each followed by a line feed, which none contains.
+
+    A list of them would take several times the memory. text: (M,) uint8. Raises ValueError if it
+    is something else.
+    """
+
+    def __init__(self, text: NDArray[np.uint8]) -> None:
+        if len(text) and text[-1] != LINE_FEED:
+            raise ValueError("names: found no line feed at the end; expected one after each name")
+        decoder = getincrementaldecoder("utf-8")()
+        for start in range(0, len(text), CHUNK):
+            decoder.decode(text[start : start + CHUNK].tobytes())
+        self.text = text
+        self._ends = np.flatnonzero(text == LINE_FEED)  # (N,)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        start = self._ends[index - 1] + 1 if index else 0
+        return self.text[start : self._ends[index]].tobytes().decode()
 
 
 class ShardPicture(NamedTuple):
@@ -37,13 +74,13 @@ class ShardPicture(NamedTuple):
 class ShardIndex(Sequence[ShardPicture]):
     """The N pictures of a split, in order.
 
-    places: (N, 4) int64: the shard's position in `shards`, start, size and label.  names: N.
+    places: (N, 4) int64: the shard's position in `shards`, start, size and label.
     """
 
     shards: tuple[str, ...]
     classes: tuple[str, ...]
     places: NDArray[np.int64]
-    names: Sequence[str]
+    names: Lines
 
     def __post_init__(self) -> None:
         number = len(self.names)
@@ -52,8 +89,12 @@ class ShardIndex(Sequence[ShardPicture]):
                 f"places: found {self.places.shape} {self.places.dtype}; expected ({number}, 4)"
                 " int64, one row per name"
             )
-        largest = (len(self.shards) - 1, np.inf, np.inf, len(self.classes) - 1)
-        if (self.places < 0).any() or (self.places > largest).any():
+        shard, _, _, label = self.places.max(0, initial=-1)
+        if (
+            self.places.min(initial=0) < 0
+            or shard >= len(self.shards)
+            or label >= len(self.classes)
+        ):
             raise ValueError("places: found one outside of the shards or classes")
 
     def __len__(self) -> int:
@@ -77,24 +118,26 @@ class ShardIndex(Sequence[ShardPicture]):
 
     def save(self, folder: Path) -> None:
         """Write the file that `load` reads, whole or not at all, into the shards' folder."""
-        lines = "".join(f"{name}\n" for name in self.names).encode()
+        tensors: dict[str, NDArray[Any]] = {"places": self.places, "names": self.names.text}
         about = {"classes": self.classes, "shards": self.shards}
-        content = save(
-            {"names": np.frombuffer(lines, np.uint8), "places": self.places},
-            {"shards": json.dumps(about, ensure_ascii=False)},
-        )
-        write_bytes(folder / NAME, content)
+        with whole_file(folder / NAME) as part:
+            create(
+                part,
+                {name: (DTYPES[name], array.shape) for name, array in tensors.items()},
+                {"shards": json.dumps(about, ensure_ascii=False)},
+                tensors,
+            )
 
     @classmethod
     def load(cls, folder: Path) -> "ShardIndex":
-        """Read a folder's index. Raises FileNotFoundError, or ValueError if it is not valid."""
+        """Read a folder's index, whose arrays stay on disk.
+
+        Raises FileNotFoundError, or ValueError if it is not valid.
+        """
         path = folder / NAME
-        with valid(path, "shard index", "download"), safe_open(path, framework="np") as file:
-            about = metadata(file, "shards", {"classes", "shards"})
-            if set(file.keys()) != {"names", "places"}:
-                raise ValueError(
-                    f"found tensors {list(file.keys())!r:.200}; expected names, places"
-                )
-            *names, _ = file.get_tensor("names").tobytes().decode().split("\n")
+        with valid(path, "shard index", "download"):
+            with safe_open(path, framework="np") as file:  # checks the file
+                about = metadata(file, "shards", {"classes", "shards"})
             shards = class_names({"classes": about["shards"]})
-            return cls(shards, class_names(about), file.get_tensor("places"), names)
+            arrays = mapped(path, DTYPES)
+            return cls(shards, class_names(about), arrays["places"], Lines(arrays["names"]))

@@ -9,10 +9,10 @@ and the origin are in its metadata.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from stages.base.whole_files import whole_file
 from stages.formats.input_spec import InputSpec
 from stages.formats.metadata import class_names, metadata, valid
 from stages.formats.origin import UNKNOWN, Origin
+from stages.formats.tensor_file import create, layout, mapped
 
 Images = NDArray[np.uint8]  # (N, C, H, W)
 Features = NDArray[np.uint8]  # (N, D)
 Labels = NDArray[np.int64]  # (N,)
 
 DTYPES = {"features": "U8", "images": "U8", "labels": "I64", "names": "U8"}  # as in the file
-REQUIRED = DTYPES.keys() - {"images"}
+OPTIONAL = {"images"}
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,8 @@ class Split:
         """Write the file that `load` reads."""
         images = self.stored_images
         with whole_file(path) as part:
-            write_split(
+            create_split(
                 part,
-                [(self.features, self.features if images is None else images)],
                 self.labels,
                 self.pictures if len(self.names) else (),
                 self.classes,
@@ -124,6 +124,7 @@ class Split:
                 images is not None,
                 self.origin,
             )
+            write_rows(part, 0, [(self.features, self.features if images is None else images)])
 
     @classmethod
     def load(cls, path: Path) -> "Split":
@@ -134,7 +135,7 @@ class Split:
         with valid(path, "split", "tensorize"):
             with safe_open(path, framework="np") as file:  # checks the file
                 about = metadata(file, "split", {"classes", "input", "origin"})
-            arrays = _mapped(path)
+            arrays = mapped(path, DTYPES, OPTIONAL)
             return cls(
                 arrays["features"],
                 arrays["labels"],
@@ -153,72 +154,49 @@ def _expect(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...]) 
         )
 
 
-def _mapped(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays in a split's file; raises ValueError if they are not those of a split.
-
-    safetensors maps a file copy-on-write, which Linux refuses if it is larger than the memory.
-    """
-    with path.open("rb") as file:
-        content = mmap(file.fileno(), 0, access=ACCESS_READ)
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    del header["__metadata__"]
-    found = {name: entry["dtype"] for name, entry in header.items()}
-    if found != {name: kind for name, kind in DTYPES.items() if name in {*header, *REQUIRED}}:
-        raise ValueError(f"found tensors {found!r:.200}; expected {DTYPES}, images optional")
-    arrays = {}
-    for name, entry in header.items():
-        dtype, shape = {"U8": "u1", "I64": "<i8"}[entry["dtype"]], entry["shape"]
-        offset = start + entry["data_offsets"][0]
-        arrays[name] = np.frombuffer(content, dtype, prod(shape), offset).reshape(shape)
-    return arrays
-
-
-def write_split(
+def create_split(
     path: Path,
-    chunks: Iterable[tuple[Features, Images]],
     labels: Labels,
-    names: Sequence[str],
+    names: Iterable[str],
     classes: Sequence[str],
     spec: InputSpec,
     feature_count: int,
     with_images: bool,
     origin: Origin = UNKNOWN,
 ) -> None:
-    """Write a split's file: features and their images, chunk by chunk.
+    """Write a split's file but for its features and, if it is `with_images`, images.
 
-    The images are written only if `with_images`. The bytes depend on the content alone. They are
-    those that safetensors itself would write (github.com/huggingface/safetensors, "Format"), but
-    safetensors needs the whole file in memory.
+    `write_rows` writes those. The file's bytes depend on the content alone.
     """
     number = len(labels)
-    lines = "".join(f"{name}\n" for name in names).encode()
+    lines = np.frombuffer("".join(f"{name}\n" for name in names).encode(), np.uint8)
     shapes: dict[str, tuple[int, ...]] = {"labels": (number,), "features": (number, feature_count)}
     if with_images:
         shapes["images"] = (number, *spec.image_shape)
-    shapes["names"] = (len(lines),)
-
+    shapes["names"] = lines.shape
     about = {"classes": classes, "input": spec.to_json(), "origin": origin.to_json()}
-    header: dict[str, Any] = {"__metadata__": {"split": json.dumps(about, ensure_ascii=False)}}
-    end = 0
-    for name, shape in shapes.items():
-        start, end = end, end + prod(shape) * (8 if name == "labels" else 1)
-        dtype = "I64" if name == "labels" else "U8"
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    at = {name: 8 + len(text) + header[name]["data_offsets"][0] for name in shapes}
+    create(
+        path,
+        {name: (DTYPES[name], shape) for name, shape in shapes.items()},
+        {"split": json.dumps(about, ensure_ascii=False)},
+        {"labels": labels, "names": lines},
+    )
 
-    with path.open("wb") as file:
 
-        def write(name: str, content: bytes) -> None:
-            file.seek(at[name])
-            at[name] += file.write(content)
+def write_rows(path: Path, first: int, chunks: Iterable[tuple[Features, Images]]) -> None:
+    """Write features and images, chunk by chunk, from row `first` on, into a split's file.
 
-        file.write(len(text).to_bytes(8, "little") + text)
-        write("labels", labels.astype("<i8").tobytes())
+    Several processes may do this at once, on several machines, each for rows of its own.
+    """
+    places = {}
+    for name, (_, (_, *row), start) in layout(path).items():
+        if name in ("features", "images"):
+            places[name] = start + first * prod(row)
+    # Write-only: what a client of NFS may read, it reads, and writes back in pages, over the rows
+    # beside it that another machine has written since.
+    with os.fdopen(os.open(path, os.O_WRONLY), "wb") as file:
         for features, images in chunks:
-            write("features", features.tobytes())
-            if with_images:
-                write("images", images.tobytes())
-        write("names", lines)
+            for name, rows in (("features", features), ("images", images)):
+                if name in places:
+                    file.seek(places[name])
+                    places[name] += file.write(np.ascontiguousarray(rows).data)

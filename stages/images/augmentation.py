@@ -26,8 +26,7 @@ def moved(images: Images, move: Move) -> Images:
     return padded[:, :, top : top + height, left : left + width]
 
 
-def moved_chunks(images: StoredImages, moves: list[Move]) -> Iterator[Images]:
-    """All the images, a few at a time, once for each move."""
-    for move in moves:
-        for chunk in images.chunks():
-            yield moved(chunk, move)
+def moved_chunks(images: StoredImages, move: Move) -> Iterator[Images]:
+    """The images that are held, moved, a few at a time."""
+    for chunk in images.chunks():
+        yield moved(chunk, move)

@@ -48,6 +48,10 @@ class Pictures:
     name_of: NameOf
     processes: int | None = None
 
+    def name_at(self, index: int) -> str:
+        """The name of picture `index`."""
+        return self.name_of(self.items[index])
+
 
 class Decoded(NamedTuple):
     """One picture: its (C, H, W) pixels as bytes, its (H, W) and its label."""
@@ -67,14 +71,19 @@ class Unreadable(NamedTuple):
 Outcome = Decoded | Unreadable
 
 
-def decode(pictures: Pictures, preprocessing: Preprocessing) -> Iterator[list[Outcome]]:
+def decode(
+    pictures: Pictures, preprocessing: Preprocessing, share: range | None = None
+) -> Iterator[list[Outcome]]:
     """Decode in order, a chunk at a time; raises OSError if a worker process is killed.
 
     Unless `pictures` says how many processes to use, the first second's work is done in this
-    process, and the rest is shared by as many as PROCESSES says, or else one per CPU.
+    process, and the rest is shared by as many as PROCESSES says, or else one per CPU. share: the
+    indices of the pictures to decode, by default all of them.
     """
     size = _pictures_a_chunk(preprocessing)
-    chunks = (pictures.items[start : start + size] for start in range(0, len(pictures.items), size))
+    share = range(len(pictures.items)) if share is None else share
+    starts = range(share.start, share.stop, size)
+    chunks = (pictures.items[start : min(start + size, share.stop)] for start in starts)
     decoder = Decoder(pictures.open_item, pictures.name_of, preprocessing)
     processes = pictures.processes or processes_asked_for() or cpus()
     until = time.monotonic() + (0 if pictures.processes else ALONE_SECONDS)

@@ -224,7 +224,7 @@ def _idx_split(raw: Path, split: str, prefix: str, classes: Sequence[str]) -> Ra
         (1, *images.shape[1:]),
         np.arange(len(images)),
         labels.astype(np.int64),
-        [pictures.name_of(item) for item in items],
+        pictures.name_at,
     )
     return RawSplit(split, pictures, stored)
 

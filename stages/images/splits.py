@@ -1,18 +1,20 @@
 """Which images are for training, which for choosing params, which for testing; their checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.base.process_group import ALONE, ProcessGroup
 from stages.formats.split_file import Labels
 from stages.images.decoding import Unreadable
 from stages.images.readers import Dataset
 from stages.images.stored_images import Indices, StoredImages
 
 NAMED = 3  # pictures in a message
+Hashes = NDArray[np.uint64]  # (N,)
 TENTH, MOST, TOO_FEW = 0.1, 5000.0, 20  # of the training images, for validation
 
 
@@ -27,25 +29,39 @@ def automatic_validation(available: int) -> float:
 
 
 def hold_out(
-    images: StoredImages, amount: float, key: str, key_of: Callable[[str], str] = str
+    images: StoredImages,
+    amount: float,
+    key: str,
+    key_of: Callable[[str], str] = str,
+    group: ProcessGroup = ALONE,
 ) -> tuple[StoredImages, StoredImages]:
-    """What is kept, and the images that `choose` chooses by key_of(name)."""
+    """What is kept, and the images that `choose` chooses by the hashes of `key` and key_of(name).
+
+    Each process hashes the names of its share.
+    """
+    share = range(len(images))[images.rows]
+    hashes = group.gather(name_hashes((key_of(images.name(i)) for i in share), key))
     held_out = np.zeros(len(images), np.bool_)
-    held_out[choose(images.labels, list(map(key_of, images.names)), amount, key)] = True
+    held_out[choose(images.labels, np.concatenate(hashes), amount)] = True
     return images.subset(~held_out), images.subset(held_out)
 
 
-def choose(labels: Labels, names: Sequence[str], amount: float, key: str) -> Indices:
+def name_hashes(names: Iterable[str], key: str) -> Hashes:
+    """64 bits of BLAKE2 of `key` and each name, (N,)."""
+    hashes = (blake2b(f"{key} {name}".encode()).digest()[:8] for name in names)
+    return np.fromiter((int.from_bytes(value) for value in hashes), np.uint64)
+
+
+def choose(labels: Labels, hashes: Hashes, amount: float) -> Indices:
     """Choose images with the classes in proportion, a count of them or below 1 a share: (n,).
 
-    Within its class, each image has a place between 0 and 1, decided by the hash of `key` and its
-    name. A share takes the places below it, a count the lowest places (Webster's method of
-    apportionment). Every class has its first image at 0 and its last at 1, so that a share chooses
-    at least one of each class and leaves at least one; a class of one image is left as it is.
+    Within its class, each image has a place between 0 and 1, decided by the hash of its name. A
+    share takes the places below it, a count the lowest places (Webster's method of apportionment).
+    Every class has its first image at 0 and its last at 1, so that a share chooses at least one of
+    each class and leaves at least one; a class of one image is left as it is.
     Adding or removing a picture moves no more than two others in or out.
     """
-    hashes = [blake2b(f"{key} {name}".encode()).digest()[:8] for name in names]
-    order = np.argsort(np.frombuffer(b"".join(hashes), ">u8"), kind="stable")  # (N,)
+    order = np.argsort(hashes, kind="stable")  # (N,)
     places = np.empty(len(order))
     for label in np.unique(labels):
         of_class = order[labels[order] == label]
@@ -153,15 +169,17 @@ class Duplicates:
         return "; ".join(sentences)
 
 
-def find_duplicates(train: StoredImages, test: StoredImages | None) -> Duplicates:
+def find_duplicates(
+    train: StoredImages, test: StoredImages | None, group: ProcessGroup = ALONE
+) -> Duplicates:
     """Look for test images that are training images too.
 
     Without test images, which are then held out of `train`, any two equal images count.
     """
-    of_train = digests(train)
+    of_train = digests(train, group)
     values, first = np.unique(of_train, return_index=True)
     if test is not None:
-        of_test, what = digests(test), f"{len(test)} test images are also training images"
+        of_test, what = digests(test, group), f"{len(test)} test images are also training images"
         repeated = np.isin(of_test, of_train)
     else:
         test, of_test = train, of_train
@@ -170,16 +188,18 @@ def find_duplicates(train: StoredImages, test: StoredImages | None) -> Duplicate
     pairs: tuple[list[tuple[str, str]], ...] = ([], [])
     for i in np.flatnonzero(repeated).tolist():
         j = int(first[np.searchsorted(values, of_test[i])])
-        pairs[int(test.labels[i] != train.labels[j])].append((test.names[i], train.names[j]))
+        pairs[int(test.labels[i] != train.labels[j])].append((test.name(i), train.name(j)))
     return Duplicates(what, *pairs)
 
 
-def check_duplicates(train: StoredImages, test: StoredImages | None, allowed: bool) -> None:
+def check_duplicates(
+    train: StoredImages, test: StoredImages | None, allowed: bool, group: ProcessGroup = ALONE
+) -> None:
     """Print what `find_duplicates` finds if duplicates are allowed; raise ValueError otherwise.
 
     A model that has seen its test images looks better than it is.
     """
-    found = find_duplicates(train, test)
+    found = find_duplicates(train, test, group)
     if not found:
         return
     if not allowed:
@@ -187,15 +207,17 @@ def check_duplicates(train: StoredImages, test: StoredImages | None, allowed: bo
         raise ValueError(
             f"{found}; {remedy}, or set tensorize.allow_duplicates to true, which only counts them"
         )
-    print(found)
+    if group.first:
+        print(found)
 
 
-def digests(images: StoredImages) -> NDArray[np.uint64]:
-    """A number per image, (N,), equal for equal images.
+def digests(images: StoredImages, group: ProcessGroup = ALONE) -> Hashes:
+    """A number per image, (N,), equal for equal images; each process computes those of its share.
 
     64 bits of BLAKE2: among a million different images, two collide with probability 3e-8.
     """
-    hashes = (
-        blake2b(image, digest_size=8).digest() for chunk in images.chunks() for image in chunk
-    )
-    return np.frombuffer(b"".join(hashes), np.uint64)
+    share = bytearray()
+    for chunk in images.chunks():
+        for image in chunk:
+            share += blake2b(image, digest_size=8).digest()
+    return np.concatenate(group.gather(np.frombuffer(share, np.uint64)))

@@ -9,7 +9,8 @@ Out: copies of the shards, and an index of each split.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -75,7 +76,7 @@ def copy_shards(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> 
     """
     import numpy as np  # both are slow to import, and rarely needed
 
-    from stages.formats.shard_index import ShardIndex
+    from stages.formats.shard_index import Lines, ShardIndex
 
     splits = shards_in(source)
     if pictures := pictures_in(source)[0]:
@@ -83,23 +84,34 @@ def copy_shards(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> 
             f"{source}: found pictures beside shards, such as {pictures[0]}; expected either"
         )
     numbered = _numbered_classes(source)
-    samples = {
+    tables = {
         split: _placed(shards, raw / split, numbered, place) for split, shards in splits.items()
     }
-    classes = _checked_classes(source, samples)
-    labels = {name: label for label, name in enumerate(classes)}
-    for split, by_shard in samples.items():
-        rows = [
-            (shard, sample.start, sample.size, labels[sample.label])
-            for shard, content in enumerate(by_shard.values())
-            for sample in content
-        ]
-        names = [sample.picture for content in by_shard.values() for sample in content]
+    classes = _checked_classes(source, {split: table.labels for split, table in tables.items()})
+    numbers = {name: number for number, name in enumerate(classes)}
+    for split, table in tables.items():
+        names = Lines(np.frombuffer(table.names, np.uint8))
         _check_distinct(source, names)
-        places = np.array(rows, np.int64).reshape(-1, 4)
-        ShardIndex(tuple(by_shard), classes, places, names).save(raw / split)
+        places = np.frombuffer(table.places, np.int64).reshape(-1, 4)
+        labels = np.array([numbers[name] for name in table.labels])
+        places[:, 3] = labels[places[:, 3]]
+        shards = tuple(shard.name for shard in splits[split])
+        ShardIndex(shards, classes, places, names).save(raw / split)
         print(f"{source}: {split}: {len(names)} pictures in {len(classes)} classes, in shards")
-    return list(samples)
+    return list(tables)
+
+
+class _Table(NamedTuple):
+    """The pictures of a split, in few bytes each.
+
+    labels: the classes, numbered in the order of their first pictures.  places: for each picture,
+    four int64: its shard's number, its start, its size, its label's number.  names: the pictures',
+    each with a line feed.
+    """
+
+    labels: dict[str, int]
+    places: bytearray
+    names: bytearray
 
 
 def _placed(
@@ -107,18 +119,23 @@ def _placed(
     folder: Path,
     numbered: Sequence[str],
     place: Callable[[Path, Path], Any],
-) -> dict[str, list[_Sample]]:
-    """Put shards into `folder`; the samples by the shard's name. What is read are the copies."""
+) -> _Table:
+    """Put shards into `folder`, and list the pictures in them. What is read are the copies."""
     folder.mkdir(parents=True)
     check_names(shard.name for shard in shards)
-    samples = {}
-    for shard in tqdm(shards, desc=str(shards[0].parent), disable=None, leave=False):
+    table = _Table({}, bytearray(), bytearray())
+    progress = tqdm(shards, desc=str(shards[0].parent), disable=None, leave=False)
+    for number, shard in enumerate(progress):
         place(shard, folder / shard.name)
         try:
-            samples[shard.name] = _samples(folder / shard.name, numbered)
+            samples = _samples(folder / shard.name, numbered)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{folder / shard.name}", f"{shard}", 1)) from None
-    return samples
+        for sample in samples:
+            label = table.labels.setdefault(sample.label, len(table.labels))
+            table.places.extend(struct.pack("=4q", number, sample.start, sample.size, label))
+            table.names.extend(f"{sample.picture}\n".encode())
+    return table
 
 
 def _samples(shard: Path, numbered: Sequence[str]) -> list[_Sample]:
@@ -213,18 +230,13 @@ def _numbered_classes(source: Path) -> list[str]:
         raise ValueError(f"{path}: found letters in an unknown encoding; expected UTF-8") from None
 
 
-def _checked_classes(
-    source: Path, samples: Mapping[str, Mapping[str, Sequence[_Sample]]]
-) -> tuple[str, ...]:
-    by_split = {
-        split: {sample.label for content in by_shard.values() for sample in content}
-        for split, by_shard in samples.items()
-    }
+def _checked_classes(source: Path, by_split: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The classes of both splits, sorted."""
     for split, names in by_split.items():
         if len(names) < 2:
             found = f"one class, {min(names)}" if names else "no pictures"
             raise ValueError(f"{source}: {split}: found {found}; expected two classes or more")
-        if only := sorted(by_split["train"] ^ names):
+        if only := sorted({*by_split["train"]} ^ {*names}):
             raise ValueError(
                 f"{source}: found class {only[0]} in only one of train and test; expected the"
                 " same classes in both"
@@ -238,6 +250,12 @@ def _checked_classes(
 
 
 def _check_distinct(source: Path, names: Sequence[str]) -> None:
+    import numpy as np
+
+    hashes = np.fromiter(map(hash, names), np.int64, len(names))
+    hashes.sort()
+    if (hashes[1:] != hashes[:-1]).all():  # a set of the names would take ten times the memory
+        return
     seen: set[str] = set()
     for name in names:
         if name in seen:

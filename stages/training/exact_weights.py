@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typer import Option
 
 from stages.base.command import run
-from stages.base.process_count import processes_asked_for
+from stages.base.process_count import on_several_machines, processes_asked_for
 from stages.base.whole_files import whole_file
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
@@ -28,7 +28,6 @@ from stages.training.processes import (
     errors_told_to_torchrun,
     joined_processes,
     run_processes,
-    under_torchrun,
     use_threads,
 )
 from stages.training.settings import TrainParams
@@ -87,7 +86,7 @@ def main(
 
     PROCESSES works as for `train`.
     """
-    if (count := processes_asked_for() or 1) > 1 and not under_torchrun():
+    if (count := processes_asked_for() or 1) > 1 or on_several_machines():
         run_processes("stages.training.exact_weights", count)
         return
     with errors_told_to_torchrun(), joined_processes(CPU) as processes:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,12 @@ import torch.distributed
 from torch import Tensor
 
 from stages.base.command import message
+from stages.base.process_count import on_several_machines, under_torchrun
+from stages.base.process_group import ProcessGroup, Value
 
 
-@dataclass(frozen=True)
-class Processes:
-    """`count` processes; this one is number `rank`, counted from 0."""
-
-    rank: int = 0
-    count: int = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that loads checkpoints, prints and writes files."""
-        return self.rank == 0
+class Processes(ProcessGroup):
+    """Processes that torchrun started, or the only one."""
 
     def part(self, batch: Tensor) -> Tensor:
         """Take this process's part of a batch, (n,) -> about (n / count,); it may be empty."""
@@ -50,6 +43,15 @@ class Processes:
             for tensor, total in zip(tensors, sums, strict=True):
                 tensor.copy_(total.view_as(tensor))
 
+    def gather(self, value: Value) -> list[Value]:
+        """Return, in every process, what each passes, in order of rank; waits for all of them."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        with _peers_may_end():
+            torch.distributed.all_gather_object(values, value)
+        return values
+
     def from_first(self, value: Any) -> Any:
         """Return, in every process, the value that the first process passes."""
         if self.count == 1:
@@ -61,18 +63,16 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+PEER_ENDED = 3  # the exit code of a process that ends because another has
+CPU = torch.device("cpu")
 
 
 def run_processes(module: str, count: int) -> None:
     """Run `module` with our arguments in `count` processes, by torchrun, until all have ended.
 
-    Raises ValueError with the message of a process that found bad input, OSError if one was killed,
-    and SystemExit if one ended otherwise.
+    On several machines, torchrun's variables say how many there are and where they meet. Raises
+    ValueError with the message of a process that found bad input, OSError if one was killed, here
+    or on another machine, and SystemExit if one ended otherwise.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -80,7 +80,8 @@ def run_processes(module: str, count: int) -> None:
 
     logging.disable()  # torchrun's reports on the processes; theirs are enough
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun would set it too, but print a warning
-    options = ("--standalone", "--nproc-per-node", str(count), "--module", module)
+    where = [] if on_several_machines() else ["--standalone"]
+    options = (*where, "--nproc-per-node", str(count), "--module", module)
     try:
         run(parse_args([*options, *sys.argv[1:]]))  # type: ignore[no-untyped-call]  # torch's
     except SignalException as error:
@@ -96,6 +97,11 @@ def run_processes(module: str, count: int) -> None:
                     f"one of {count} processes was killed by {failure.signal_name()}: out of"
                     " memory? to run fewer at a time, lower PROCESSES"
                 ) from None
+        if all(failure.exitcode == PEER_ENDED for failure in failures):
+            raise OSError(
+                "a process on another machine has ended before its work was done; see what was"
+                " printed there"
+            ) from None
         sys.exit(1)  # a bug, with the traceback that the process has printed
 
 
@@ -108,9 +114,11 @@ def errors_told_to_torchrun() -> Iterator[None]:
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if not file:
             raise
-        if not isinstance(error, PeerEnded):  # the other process has more to say
-            report = {"message": message(error), "timestamp": int(time.time())}
-            Path(file).write_text(json.dumps(report), encoding="utf-8")
+        if isinstance(error, PeerEnded):  # the other process has more to say
+            time.sleep(1)  # so that it ends first
+            sys.exit(PEER_ENDED)
+        report = {"message": message(error), "timestamp": int(time.time())}
+        Path(file).write_text(json.dumps(report), encoding="utf-8")
         sys.exit(2)
     except KeyboardInterrupt:
         if not under_torchrun():
@@ -131,15 +139,21 @@ def _peers_may_end() -> Iterator[None]:
 
 
 @contextmanager
-def joined_processes(device: torch.device) -> Iterator[Processes]:
-    """Join the processes that torchrun started, or yield the only one."""
+def joined_processes(
+    device: torch.device = CPU, patience: timedelta | None = None
+) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or yield the only one.
+
+    patience: how long one waits for another, by default as long as torch sees fit.
+    """
     if not under_torchrun():
         yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the device that NCCL uses
     with _peers_may_end():
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=patience)
     try:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:

@@ -81,7 +81,7 @@ def test_images_that_are_stored_already_are_not_decoded() -> None:
     def never(_: Any) -> tuple[Image.Image, int]:
         raise AssertionError
 
-    stored = StoredImages(BytesIO(), 0, (1, 28, 20), np.arange(4), np.zeros(4, np.int64), ["x"] * 4)
+    stored = StoredImages(BytesIO(), 0, (1, 28, 20), np.arange(4), np.zeros(4, np.int64), str)
     found = survey(RawSplit("train", Pictures(range(4), never, str), stored))
     assert (found.channels, found.size) == (1, (28, 20))
 
