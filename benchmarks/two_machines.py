@@ -1,9 +1,9 @@
-"""Training on two machines, simulated: the same bytes as on one, and the time by bandwidth.
+"""Two machines, simulated: the same bytes as on one, and the time by bandwidth.
 
 `python -m benchmarks.two_machines [MBIT ...]`, as root on Linux, after `dvc repro` or `dvc pull`.
 Two network namespaces see nothing but each other, over a pair of virtual interfaces whose
-bandwidth `tc` limits; torchrun runs in each. Training is the pipeline's, with fewer iterations
-unless MBIT is 0, which means no limit and all of them.
+bandwidth `tc` limits; in each runs what docs/scale.md says. The stages are those of the pipeline,
+`train` with fewer iterations unless MBIT is 0, which means no limit and all of them.
 """
 
 import hashlib
@@ -24,70 +24,81 @@ MEGABITS = (0, 1000, 300, 100)
 ITERATIONS = 300
 ADDRESSES = ("192.0.2.1", "192.0.2.2")  # for documentation (RFC 5737): nobody else's
 PORT = 29500
+TENSORS = ("train", "validation", "test")
 
 
 def main(megabits: Sequence[int]) -> None:
-    """Print a row for each bandwidth. Raises RuntimeError if the model is another."""
+    """Print a row for each stage and bandwidth. Raises RuntimeError if its files are others."""
     rows = []
-    expected: dict[int, str] = {}
     for limit in megabits:
         params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
         if limit:
             params["train"].update(iterations=ITERATIONS, eval_every=ITERATIONS)
-        iterations = params["train"]["iterations"]
+        name = f"{limit} Mbit/s" if limit else "no limit"
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, "params.yaml")
             path.write_text(yaml.safe_dump(params), encoding="utf-8")
-            name = f"{limit} Mbit/s" if limit else "no limit"
-            print(f"{name}, {iterations} iterations", file=sys.stderr)
-            alone, one = timed([train(path, Path(scratch, "one"))])
-            if expected.setdefault(iterations, one) != one:
-                raise RuntimeError("one machine: found another model than before")
-            with two_namespaces(limit) as namespaces:
-                commands = [
-                    on_machine(rank, namespace, train(path, Path(scratch, "two")))
-                    for rank, namespace in enumerate(namespaces)
-                ]
-                together, two = timed(commands)
-        if two != one:
-            raise RuntimeError(f"{name}: found another model than on one machine")
-        rows.append([name, f"{iterations:,}", f"{alone:.1f}", f"{together:.1f}", one[:12]])
-        print(*rows[-1], sep=" | ", file=sys.stderr)
-    print(markdown(["bandwidth", "iterations", "one, s", "two, s", "SHA-256 of both models"], rows))
+            for stage in (tensorize, train):
+                print(f"{name}, {stage.__name__}", file=sys.stderr)
+                one, two = (Path(scratch, folder) for folder in ("one", "two"))
+                alone = timed([on_one(stage(path, one))])
+                with two_namespaces(limit) as namespaces:
+                    together = timed(
+                        [on_machine(n, name, stage(path, two)) for n, name in enumerate(namespaces)]
+                    )
+                if digest(one) != digest(two):
+                    raise RuntimeError(f"{name}: {stage.__name__} made other files than on one")
+                rows.append([name, stage.__name__, f"{alone:.1f}", f"{together:.1f}", digest(one)])
+                print(*rows[-1], sep=" | ", file=sys.stderr)
+    print(
+        markdown(["bandwidth", "stage", "one, s", "two, s", "SHA-256 of the files of both"], rows)
+    )
+
+
+def tensorize(params: Path, out: Path) -> list[str]:
+    """The arguments of the stage; both machines see the same folder, as on a shared disk."""
+    return [
+        *("stages.tensorize", f"--params={params}", "--raw=data/raw"),
+        *(f"--{name}={out}/{name}.safetensors" for name in TENSORS),
+        f"--skipped={out}/skipped.csv",
+    ]
 
 
 def train(params: Path, out: Path) -> list[str]:
-    """The arguments of the stage; both machines see the same folder, as on a shared disk."""
+    """The same; it reads what `tensorize` has written."""
     return [
-        *("stages.train", f"--params={params}", "--train=data/tensors/train.safetensors"),
-        *("--validation=data/tensors/validation.safetensors", f"--model={out}.safetensors"),
-        *(f"--history={out}.csv", f"--metrics={out}.json"),
+        *("stages.train", f"--params={params}", f"--train={out}/train.safetensors"),
+        *(f"--validation={out}/validation.safetensors", f"--model={out}/model.safetensors"),
+        *(f"--history={out}/history.csv", f"--metrics={out}/metrics.json"),
     ]
 
 
-def on_machine(rank: int, namespace: str, arguments: Sequence[str]) -> list[str]:
-    """The same in a namespace, under torchrun."""
+def digest(folder: Path) -> str:
+    """The beginning of the SHA-256 of the files in a folder."""
+    hashes = (hashlib.sha256(path.read_bytes()) for path in sorted(folder.iterdir()))
+    return hashlib.sha256(b"".join(found.digest() for found in hashes)).hexdigest()[:12]
+
+
+def on_one(arguments: Sequence[str]) -> list[str]:
+    """The command on one machine, in one process."""
+    return ["env", "PROCESSES=1", sys.executable, "-m", *arguments]
+
+
+def on_machine(number: int, namespace: str, arguments: Sequence[str]) -> list[str]:
+    """The command on one of two machines, with torchrun's variables, in one process each."""
     return [
-        *("ip", "netns", "exec", namespace, sys.executable, "-m", "torch.distributed.run"),
-        *("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"),
-        *("--rdzv-id=two-machines", f"--rdzv-endpoint={ADDRESSES[0]}:{PORT}"),
-        # torchrun would look for the endpoint's address among those of the host's name.
-        f"--rdzv-conf=is_host={'true' if rank == 0 else 'false'}",
-        *(f"--local-addr={ADDRESSES[rank]}", "-m", *arguments),
+        *("ip", "netns", "exec", namespace, "env", "PET_NNODES=2", f"PET_NODE_RANK={number}"),
+        *(f"PET_MASTER_ADDR={ADDRESSES[0]}", f"PET_MASTER_PORT={PORT}"),
+        *(f"GLOO_SOCKET_IFNAME={namespace}", f"TP_SOCKET_IFNAME={namespace}"),
+        *on_one(arguments),
     ]
 
 
-def timed(commands: Sequence[Sequence[str]]) -> tuple[float, str]:
-    """Seconds until all commands have ended, and the model's SHA-256."""
+def timed(commands: Sequence[Sequence[str]]) -> float:
+    """Seconds until all commands have ended."""
     start = perf_counter()
-    running = []
-    for arguments in commands:
-        command = [*arguments] if arguments[0] == "ip" else [sys.executable, "-m", *arguments]
-        interface = arguments[3] if arguments[0] == "ip" else ""  # named like its namespace
-        environment = {"OMP_NUM_THREADS": "1"} | (
-            {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface} if interface else {}
-        )
-        running.append(subprocess.Popen(command, env=os.environ | environment))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(command, env=environment) for command in commands]
     codes = []
     try:
         codes = [process.wait() for process in running]
@@ -96,9 +107,7 @@ def timed(commands: Sequence[Sequence[str]]) -> tuple[float, str]:
             process.terminate()  # what still runs after an interruption
     if any(codes):
         raise RuntimeError(f"exit codes {codes}")
-    model = next(part.partition("=")[2] for part in commands[0] if part.startswith("--model="))
-    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
-    return perf_counter() - start, digest
+    return perf_counter() - start
 
 
 @contextmanager

@@ -177,16 +177,17 @@ def tensorize(
                 row = copy * len(split) + split.rows.start
                 write_rows(part, row, with_features(moved_chunks(split, move), spec))
         group.gather(None)  # all have written their rows
-        if not group.first:
-            return
-        outputs.write_text(skipped_path, csv_text(("picture", "reason"), skipped))
-        print(
-            "train {}, validation {}, test {} images of".format(*map(len, splits)),
-            f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",
-        )
-        if automatic := [name for name in decided if getattr(params, name) == AUTO]:
-            print("auto:", ", ".join(f"{name} {json.dumps(decided[name])}" for name in automatic))
-    if skipped:
+        if group.first:
+            outputs.write_text(skipped_path, csv_text(("picture", "reason"), skipped))
+            print(
+                "train {}, validation {}, test {} images of".format(*map(len, splits)),
+                f"{' x '.join(map(str, images.shape))}, {len(classes)} classes",
+            )
+            if automatic := [name for name in decided if getattr(params, name) == AUTO]:
+                values = ", ".join(f"{name} {json.dumps(decided[name])}" for name in automatic)
+                print("auto:", values)
+    group.gather(None)  # the files are in their places
+    if skipped and group.first:
         print(f"unreadable pictures left out: {len(skipped)}, listed in {skipped_path}")
 
 

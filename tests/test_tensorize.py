@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from stages.base.process_group import ProcessGroup
 from stages.formats.idx import idx_bytes
 from stages.formats.input_spec import InputSpec
 from stages.formats.split_file import Images, Split
@@ -23,6 +24,7 @@ from stages.images.features import deskew, gradient_features
 from stages.images.splits import choose, name_hashes
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
+from tests.groups import in_processes
 
 PARAMS: dict[str, Any] = {
     "channels": 1,
@@ -550,3 +552,71 @@ def test_only_the_training_images_are_copied_and_moved(tmp_path: Path, raw: Path
     images = [moved(plain["train"].images, move) for move in moves_by(1)]
     np.testing.assert_array_equal(both["train"].images, np.concatenate(images))
     assert both["train"].labels.tolist() == plain["train"].labels.tolist() * 5
+
+
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads
+
+
+@forks
+@pytest.mark.parametrize("count", [2, 3, 25])
+def test_several_processes_write_the_bytes_of_one(
+    with_test: Path, tmp_path: Path, count: int
+) -> None:
+    for name in ("train/cat/00.png", "train/dog/13.png", "test/dog/0.png"):
+        (with_test / name).write_bytes(b"no picture")
+    changes = {"features": "gradients", "shift": 1, "skip_broken": True, "size": [3, 5]}
+    run(with_test, tmp_path / "alone", **changes)
+    paths = [tmp_path / "out" / name for name in (*OUTS, "skipped.csv")]
+    params = load(tmp_path, **changes)
+    errors = in_processes(
+        count, tmp_path / "meeting", lambda group: tensorize(params, with_test, *paths, group=group)
+    )
+    assert errors == [""] * count
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+
+
+@forks
+@pytest.mark.parametrize(
+    ("what", "rank"),
+    [("write_rows", 1), ("create_split", 0), ("csv_text", 0)],  # the last when all rows are there
+)
+def test_a_process_that_fails_ends_all_and_the_older_files_stay(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, rank: int
+) -> None:
+    paths = [tmp_path / "out" / name for name in (*OUTS, "skipped.csv")]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_text("older")
+    params = load(tmp_path)
+
+    def work(group: ProcessGroup) -> None:
+        if group.rank == rank:
+            monkeypatch.setattr(f"stages.tensorize.{what}", full_disk)
+        tensorize(params, raw, *paths, group=group)
+
+    errors = in_processes(3, tmp_path / "meeting", work)
+    assert sorted(errors) == ["another process has ended"] * 2 + ["the disk is full"]
+    assert contents(tmp_path / "out") == {path.name: b"older" for path in paths}
+
+
+def full_disk(*_: object, **__: object) -> NoReturn:
+    raise OSError("the disk is full")
+
+
+@forks
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_pictures_of_another_size_are_an_error_in_whatever_process(
+    raw: Path, tmp_path: Path, count: int
+) -> None:
+    for value in range(12, 20):
+        picture(raw / name_of(value), value, (2, 2))
+    for value in range(6, 10):  # all that the second of five processes has, among others
+        (raw / name_of(value)).write_bytes(b"no picture")
+    paths = [tmp_path / "out" / name for name in (*OUTS, "skipped.csv")]
+    params = load(tmp_path, skip_broken=True)
+    errors = in_processes(
+        count, tmp_path / "meeting", lambda group: tensorize(params, raw, *paths, group=group)
+    )
+    message = "found 2 x 2 pixels; expected 2 x 3 pixels as in the pictures before it; set"
+    assert any(message in error for error in errors)
+    assert all(message in error or error == "another process has ended" for error in errors)

@@ -52,6 +52,7 @@ def fitted(split: Split, params: TrainParams, processes: Processes) -> list[str]
 def main() -> None:
     split = Split.load(Path(sys.argv[1]))
     with joined_processes(CPU) as processes:
+        assert processes.gather([processes.rank]) == [[rank] for rank in range(processes.count)]
         double = [fitted(split, params, processes) for params in PARAMS]
         torch.float64 = torch.float32  # the loop names its precision so
         single = [fitted(split, params, processes) for params in PARAMS]

@@ -1,0 +1,65 @@
+"""Groups of several processes, as torchrun starts them, without the seconds that it takes."""
+
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from threading import BrokenBarrierError
+
+from stages.base.process_group import ProcessGroup, Value
+
+LIMIT = 60  # seconds, after which a process counts as hanging
+
+
+@dataclass(frozen=True)
+class Forked(ProcessGroup):
+    """Forks of this process, which leave what they gather in a folder."""
+
+    meeting: Barrier | None = None
+    folder: Path = Path()
+
+    def gather(self, value: Value) -> list[Value]:
+        assert self.meeting
+        (self.folder / str(self.rank)).write_bytes(pickle.dumps(value))
+        try:
+            self.meeting.wait(LIMIT)
+            files = [self.folder / str(rank) for rank in range(self.count)]
+            values: list[Value] = [pickle.loads(file.read_bytes()) for file in files]  # noqa: S301  # our own
+            self.meeting.wait(LIMIT)
+        except BrokenBarrierError:
+            raise ConnectionError("another process has ended") from None
+        return values
+
+
+def in_processes(count: int, folder: Path, work: Callable[[ProcessGroup], object]) -> list[str]:
+    """Do `work` in a group of `count` processes; the error that each ends with, "" for none.
+
+    They meet in `folder`.
+    """
+    folder.mkdir()
+    meeting = get_context("fork").Barrier(count)
+    children = []
+    for rank in range(count):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        error = ""
+        try:
+            work(Forked(rank, count, meeting, folder))
+        except (OSError, ValueError) as reason:
+            meeting.abort()
+            error = str(reason)
+        except BaseException:
+            meeting.abort()
+            error = traceback.format_exc()
+        finally:
+            (folder / f"error {rank}").write_text(error)
+            os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+    return [(folder / f"error {rank}").read_text() for rank in range(count)]
