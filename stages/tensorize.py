@@ -9,7 +9,6 @@ so that the files' hashes do not depend on floating-point arithmetic.
 import json
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,7 +46,6 @@ from stages.images.survey import survey
 
 AUTO = "auto"
 Auto = Literal["auto"]
-PATIENCE = timedelta(days=1)  # of a process with another whose share takes longer
 
 
 def _one_or_three(value: Any) -> Any:
@@ -258,13 +256,14 @@ def main(
                 errors_told_to_torchrun,
                 joined_processes,
                 run_processes,
+                watched,
             )
 
             if not under_torchrun():
                 run_processes("stages.tensorize", processes_asked_for() or cpus())
                 return
             stack.enter_context(errors_told_to_torchrun())
-            group = stack.enter_context(joined_processes(patience=PATIENCE))
+            group = stack.enter_context(watched(stack.enter_context(joined_processes())))
         tensorize(loaded, raw, train, validation, test, skipped, group=group)
 
 

@@ -9,13 +9,16 @@ several machines.
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed
@@ -26,8 +29,11 @@ from stages.base.process_count import on_several_machines, under_torchrun
 from stages.base.process_group import ProcessGroup, Value
 
 
+@dataclass(frozen=True)
 class Processes(ProcessGroup):
-    """Processes that torchrun started, or the only one."""
+    """Processes that torchrun started, or the only one; they meet in torch's group `group`."""
+
+    group: Any = None  # torch's default
 
     def part(self, batch: Tensor) -> Tensor:
         """Take this process's part of a batch, (n,) -> about (n / count,); it may be empty."""
@@ -49,7 +55,7 @@ class Processes(ProcessGroup):
             return [value]
         values: list[Any] = [None] * self.count
         with _peers_may_end():
-            torch.distributed.all_gather_object(values, value)
+            torch.distributed.all_gather_object(values, value, self.group)
         return values
 
     def from_first(self, value: Any) -> Any:
@@ -65,6 +71,7 @@ class Processes(ProcessGroup):
 ALONE = Processes()
 PEER_ENDED = 3  # the exit code of a process that ends because another has
 CPU = torch.device("cpu")
+PATIENCE = timedelta(days=1)  # of a process with another whose share takes longer
 
 
 def run_processes(module: str, count: int) -> None:
@@ -114,9 +121,8 @@ def errors_told_to_torchrun() -> Iterator[None]:
         file = os.environ.get("TORCHELASTIC_ERROR_FILE")
         if not file:
             raise
-        if isinstance(error, PeerEnded):  # the other process has more to say
-            time.sleep(1)  # so that it ends first
-            sys.exit(PEER_ENDED)
+        if isinstance(error, PeerEnded):
+            _end_after_peer()
         report = {"message": message(error), "timestamp": int(time.time())}
         Path(file).write_text(json.dumps(report), encoding="utf-8")
         sys.exit(2)
@@ -130,6 +136,11 @@ class PeerEnded(ConnectionError):
     """Another process of this run has ended before its work was done."""
 
 
+def _end_after_peer(*_: object) -> NoReturn:
+    time.sleep(1)  # the process at fault ends first, and says why
+    sys.exit(PEER_ENDED)
+
+
 @contextmanager
 def _peers_may_end() -> Iterator[None]:
     try:
@@ -139,25 +150,50 @@ def _peers_may_end() -> Iterator[None]:
 
 
 @contextmanager
-def joined_processes(
-    device: torch.device = CPU, patience: timedelta | None = None
-) -> Iterator[Processes]:
-    """Join the processes that torchrun started, or yield the only one.
-
-    patience: how long one waits for another, by default as long as torch sees fit.
-    """
+def joined_processes(device: torch.device = CPU) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or yield the only one."""
     if not under_torchrun():
         yield ALONE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the device that NCCL uses
     with _peers_may_end():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=patience)
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def watched(processes: Processes) -> Iterator[Processes]:
+    """Yield the same processes for work with hours between two exchanges; if one ends, all do.
+
+    They stand in a ring. Each waits for a word from the next, which comes when all is done; if the
+    connection breaks before, it ends, which the one before it sees.
+    """
+    meeting: Any = torch.distributed.new_group(timeout=PATIENCE)
+    ring: Any = torch.distributed.new_group(timeout=PATIENCE)
+    done = Event()
+
+    def watch() -> None:
+        try:
+            following = (processes.rank + 1) % processes.count
+            torch.distributed.recv(torch.zeros(1), following, ring)
+        except RuntimeError:
+            if not done.is_set():
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    signal.signal(signal.SIGUSR1, _end_after_peer)
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield replace(processes, group=meeting)
+        with _peers_may_end():
+            torch.distributed.send(torch.zeros(1), (processes.rank - 1) % processes.count, ring)
+        thread.join()
+    finally:
+        done.set()
 
 
 def use_threads(products_per_batch: int) -> None:
