@@ -36,9 +36,9 @@ class Forked(ProcessGroup):
 
 
 def in_processes(count: int, folder: Path, work: Callable[[ProcessGroup], object]) -> list[str]:
-    """Do `work` in a group of `count` processes; the error that each ends with, "" for none.
+    """Do `work` in a group of `count` processes, which meet in `folder`.
 
-    They meet in `folder`.
+    How each ends: "", an error's message, "exit code N" or "killed".
     """
     folder.mkdir()
     meeting = get_context("fork").Barrier(count)
@@ -54,6 +54,8 @@ def in_processes(count: int, folder: Path, work: Callable[[ProcessGroup], object
         except (OSError, ValueError) as reason:
             meeting.abort()
             error = str(reason)
+        except SystemExit as end:
+            error = f"exit code {end.code}"
         except BaseException:
             meeting.abort()
             error = traceback.format_exc()
@@ -62,4 +64,5 @@ def in_processes(count: int, folder: Path, work: Callable[[ProcessGroup], object
             os._exit(0)
     for child in children:
         os.waitpid(child, 0)
-    return [(folder / f"error {rank}").read_text() for rank in range(count)]
+    files = [folder / f"error {rank}" for rank in range(count)]
+    return [file.read_text() if file.exists() else "killed" for file in files]

@@ -136,6 +136,12 @@ class PeerEnded(ConnectionError):
     """Another process of this run has ended before its work was done."""
 
 
+def _end_with_parent(torchrun: int) -> None:
+    while os.getppid() == torchrun:
+        time.sleep(1)
+    os._exit(1)  # torchrun was killed: nobody waits for the result
+
+
 def _end_after_peer(*_: object) -> NoReturn:
     time.sleep(1)  # the process at fault ends first, and says why
     sys.exit(PEER_ENDED)
@@ -155,6 +161,7 @@ def joined_processes(device: torch.device = CPU) -> Iterator[Processes]:
     if not under_torchrun():
         yield ALONE
         return
+    Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the device that NCCL uses
     with _peers_may_end():

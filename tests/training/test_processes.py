@@ -1,6 +1,9 @@
+import logging
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,14 +13,22 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from stages.base.process_group import ProcessGroup
 from stages.formats.split_file import Split
 from stages.training.processes import (
     ALONE,
+    PEER_ENDED,
     PeerEnded,
     Processes,
+    _end_with_parent,
+    joined_processes,
+    run_processes,
     use_threads,
+    watched,
 )
+from tests.groups import in_processes
 from tests.training.runs import DEFAULTS, finish, save_splits, start
 
 Make = Callable[..., Split]
@@ -167,3 +178,74 @@ def test_a_signal_to_several_processes_ends_them_all_in_one_line_at_most(
     assert found.count("\n") == bool(errors)
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert not paths[2].exists()
+
+
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads
+
+
+def in_torchs_processes(folder: Path, work: Callable[[Processes], object]) -> list[str]:
+    """How two processes end that do `work` in torch's group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def joined(group: ProcessGroup) -> None:
+        os.environ |= {"RANK": str(group.rank), "WORLD_SIZE": str(group.count)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= {"TORCHELASTIC_RUN_ID": "test"}
+        with joined_processes() as processes, watched(processes) as together:
+            work(together)
+
+    return in_processes(2, folder, joined)
+
+
+@forks
+def test_every_process_gets_what_all_have_passed(tmp_path: Path) -> None:
+    def work(processes: Processes) -> None:
+        assert processes.gather([processes.rank]) == [[0], [1]]
+
+    assert in_torchs_processes(tmp_path / "meeting", work) == ["", ""]
+
+
+@forks
+def test_a_process_ends_within_seconds_of_another_even_without_an_exchange(tmp_path: Path) -> None:
+    def work(processes: Processes) -> None:
+        if processes.first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+
+    began = time.monotonic()
+    endings = in_torchs_processes(tmp_path / "meeting", work)
+    assert endings == ["killed", f"exit code {PEER_ENDED}"]
+    assert time.monotonic() - began < 30
+
+
+@forks
+def test_a_process_ends_with_torchrun() -> None:
+    reading, writing = os.pipe()
+    torchrun = os.fork()
+    if not torchrun:
+        torchrun = os.getpid()
+        child = os.fork()
+        if not child:
+            _end_with_parent(torchrun)
+        time.sleep(0.2)
+        os._exit(os.waitpid(child, os.WNOHANG) != (0, 0))
+    os.close(writing)
+    assert os.waitpid(torchrun, 0) == (torchrun, 0), "it ended before torchrun"
+    assert os.read(reading, 1) == b""  # which it is when the last process that could write ends
+    os.close(reading)
+
+
+def test_the_end_of_a_process_on_another_machine_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(_: object) -> NoReturn:
+        failure = ProcessFailure(0, 1, PEER_ENDED, "/nonexistent")
+        raise ChildFailedError("stages.tensorize", {0: failure})
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    monkeypatch.setattr(logging, "disable", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(OSError, match=r"^a process on another machine has ended before .* there$"):
+        run_processes("stages.tensorize", 1)
