@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
+import pytest
+
 from stages.base.process_group import ProcessGroup, Value
 
+# Of a process with threads, which the tests' runner has.
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 LIMIT = 60  # seconds, after which a process counts as hanging
 
 
@@ -40,7 +45,8 @@ def in_processes(count: int, folder: Path, work: Callable[[ProcessGroup], object
 
     How each ends: "", an error's message, "exit code N" or "killed".
     """
-    folder.mkdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     meeting = get_context("fork").Barrier(count)
     children = []
     for rank in range(count):

@@ -18,6 +18,7 @@ from stages.sources.checked_files import ExpectedFile
 from stages.sources.mirrors import fetch_from_mirror
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
+from tests.groups import forks, in_processes
 from tests.pipelines import PARAMS, draw_animals
 from tests.s3 import BUCKET, s3_server
 
@@ -41,20 +42,26 @@ def upload(client: Any, folder: Path, prefix: str) -> str:
     return f"s3://{BUCKET}/{prefix}"
 
 
-def tensors(dataset: str, out: Path) -> list[object]:
+def tensors(dataset: str, out: Path, processes: int = 1) -> list[object]:
     """What the files have that `tensorize` makes of `dataset`, names as they are in its folder."""
     download(DownloadParams(dataset=dataset), ROOT / "pictures", out / "raw")
     params = yaml.safe_load(PARAMS.read_text())["tensorize"]
     params |= {"channels": 3, "size": 16, "deskew": False, "validation": 0.2, "shift": 0}
     paths = [out / name for name in ("train", "validation", "test", "skipped")]
-    tensorize(TensorizeParams(**params), out / "raw", *paths)
+    endings = in_processes(
+        processes,
+        out / "meeting",
+        lambda group: tensorize(TensorizeParams(**params), out / "raw", *paths, group=group),
+    )
+    assert endings == [""] * processes
     test = Split.load(paths[2])
     names = [name.removeprefix(f"{dataset}/") for name in test.pictures]
     arrays = [array.tobytes() for array in (test.features, test.images, test.labels)]
     return [*(path.read_bytes() for path in (*paths[:2], paths[3])), names, *arrays, test.origin]
 
 
-def test_shards_and_s3_give_the_tensors_of_the_loose_files(
+@forks
+def test_shards_and_s3_in_any_number_of_processes_give_the_tensors_of_the_loose_files(
     tmp_path: Path, animals: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "SHARD_PICTURES", 7)
@@ -63,13 +70,16 @@ def test_shards_and_s3_give_the_tensors_of_the_loose_files(
     archive = shutil.make_archive(str(tmp_path / "animals"), "zip", animals)
     s3.put_object(Bucket=BUCKET, Key="zipped/animals.zip", Body=Path(archive).read_bytes())
     expected = tensors(str(animals), tmp_path / "out")
-    for source in (
-        str(packed),
-        upload(s3, animals, "loose/animals"),
-        upload(s3, packed, "packed/animals"),
-        f"s3://{BUCKET}/zipped/animals.zip",
+    for processes, source in enumerate(
+        (
+            str(packed),
+            upload(s3, animals, "loose/animals"),
+            upload(s3, packed, "packed/animals"),
+            f"s3://{BUCKET}/zipped/animals.zip",
+        ),
+        start=2,
     ):
-        assert tensors(source, tmp_path / "out") == expected, source
+        assert tensors(source, tmp_path / "out", processes) == expected, source
 
 
 def test_dataset_json_lists_the_checksum_of_each_object(

@@ -24,7 +24,7 @@ from stages.images.features import deskew, gradient_features
 from stages.images.splits import choose, name_hashes
 from stages.tensorize import TensorizeParams, tensorize
 from tests.conftest import ROOT
-from tests.groups import in_processes
+from tests.groups import forks, in_processes
 
 PARAMS: dict[str, Any] = {
     "channels": 1,
@@ -552,9 +552,6 @@ def test_only_the_training_images_are_copied_and_moved(tmp_path: Path, raw: Path
     images = [moved(plain["train"].images, move) for move in moves_by(1)]
     np.testing.assert_array_equal(both["train"].images, np.concatenate(images))
     assert both["train"].labels.tolist() == plain["train"].labels.tolist() * 5
-
-
-forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads
 
 
 @forks

@@ -28,7 +28,7 @@ from stages.training.processes import (
     use_threads,
     watched,
 )
-from tests.groups import in_processes
+from tests.groups import forks, in_processes
 from tests.training.runs import DEFAULTS, finish, save_splits, start
 
 Make = Callable[..., Split]
@@ -178,9 +178,6 @@ def test_a_signal_to_several_processes_ends_them_all_in_one_line_at_most(
     assert found.count("\n") == bool(errors)
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     assert not paths[2].exists()
-
-
-forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads
 
 
 def in_torchs_processes(folder: Path, work: Callable[[Processes], object]) -> list[str]:
