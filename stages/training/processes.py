@@ -142,7 +142,7 @@ def _end_with_parent(torchrun: int) -> None:
     os._exit(1)  # torchrun was killed: nobody waits for the result
 
 
-def _end_after_peer(*_: object) -> NoReturn:
+def _end_after_peer() -> NoReturn:
     time.sleep(1)  # the process at fault ends first, and says why
     sys.exit(PEER_ENDED)
 
@@ -179,9 +179,12 @@ def watched(processes: Processes) -> Iterator[Processes]:
     They stand in a ring. Each waits for a word from the next, which comes when all is done; if the
     connection breaks before, it ends, which the one before it sees.
     """
+    if processes.count == 1:
+        yield processes
+        return
     meeting: Any = torch.distributed.new_group(timeout=PATIENCE)
     ring: Any = torch.distributed.new_group(timeout=PATIENCE)
-    done = Event()
+    done, broken = Event(), Event()
 
     def watch() -> None:
         try:
@@ -189,9 +192,15 @@ def watched(processes: Processes) -> Iterator[Processes]:
             torch.distributed.recv(torch.zeros(1), following, ring)
         except RuntimeError:
             if not done.is_set():
-                os.kill(os.getpid(), signal.SIGUSR1)
+                broken.set()
+                os.kill(os.getpid(), signal.SIGTERM)
 
-    signal.signal(signal.SIGUSR1, _end_after_peer)
+    def terminate(number: int, _: object) -> NoReturn:
+        if broken.is_set():
+            _end_after_peer()
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
     thread = Thread(target=watch, daemon=True)
     thread.start()
     try:
