@@ -3,6 +3,9 @@
 `python -m benchmarks.scale [N ...]`, by default 10,000 and 100,000 pictures. Seconds of processor
 are those of all processes together: on a busy machine, they wander less than seconds by the clock.
 `python -m benchmarks.scale loader FOLDER PROCESSES` runs the peer.
+`python -m benchmarks.scale cold [N]`, as root on Linux, reads pictures from shards and from loose
+files that are not in memory.
+`python -m benchmarks.scale rows [N ...]` trains on N rows of 3,616 random features.
 """
 
 import io
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import yaml
@@ -26,6 +29,8 @@ from PIL import Image
 
 from benchmarks.memory import anonymous_bytes, family
 from benchmarks.tables import markdown
+from stages.download import DownloadParams, download
+from stages.images.readers import read_dataset
 
 PYTHON = sys.executable
 NUMBERS = (10_000, 100_000)
@@ -188,8 +193,74 @@ def loader(folder: Path, processes: int) -> None:
     print(torch.cat(images).shape, torch.cat(labels).shape)
 
 
+def cold(number: int) -> None:
+    """Read N pictures from shards and from loose files, three times in turns, dropping caches."""
+    with tempfile.TemporaryDirectory(dir=".") as scratch:  # on a disk: /tmp may be in memory
+        folder = Path(scratch)
+        make_shards(folder / "shards", number)
+        for shard in (folder / "shards").iterdir():
+            with tarfile.open(shard) as members:
+                for member in members:
+                    key, _, suffix = member.name.partition(".")
+                    path = folder / "loose" / str(int(key) % CLASSES) / member.name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if suffix == "jpg":
+                        members.makefile(member, path)
+        for kind in ("shards", "loose"):
+            download(DownloadParams(dataset=str(folder / kind)), folder, folder / f"{kind} raw")
+        for kind in ("shards", "loose") * 3:
+            os.sync()
+            Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+            start, processor = perf_counter(), process_time()
+            raw = folder / f"{kind} raw"
+            for item in read_dataset(raw).train.pictures.items:
+                place = (item.shard, item.start, item.size) if kind == "shards" else (item, 0, -1)
+                with (raw / "train" / place[0]).open("rb", buffering=0) as file:
+                    file.seek(place[1])
+                    file.read(place[2])
+            seconds = [perf_counter() - start, process_time() - processor]
+            print(kind, *(f"{spent / number * 1e6:.0f} µs" for spent in seconds), sep=" | ")
+
+
+def rows(numbers: Sequence[int]) -> None:
+    """Fit N random rows for 100 batches, after ten that do not count."""
+    import torch
+
+    from stages.formats.input_spec import InputSpec
+    from stages.formats.split_file import Split, create_split, write_rows
+    from stages.training.data import Examples
+    from stages.training.loop import fit
+    from stages.training.settings import TrainParams
+
+    torch.set_num_threads(1)
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["train"]
+    params.update(batch_size=BATCH, iterations=ITERATIONS + 10, eval_every=ITERATIONS)
+    block = np.random.default_rng(0).integers(0, 256, (10_000, 3616), np.uint8)
+    with tempfile.TemporaryDirectory(dir=".") as scratch:
+        for number in numbers:
+            path, classes = Path(scratch, str(number)), [str(i) for i in range(CLASSES)]
+            spec = InputSpec(1, 28, 28, features="gradients")
+            create_split(path, np.arange(number) % CLASSES, (), classes, spec, 3616, False)
+            for first in range(0, number, len(block)):
+                chunk = np.roll(block, first // len(block), 1)[: number - first]
+                write_rows(path, first, [(chunk, chunk)])
+        for number in [*numbers] * 2:
+            examples = Examples.of(Split.load(Path(scratch, str(number))))
+            for step in fit(TrainParams(**params), examples, CLASSES):
+                if step.iteration == 10:
+                    start = process_time()
+            seconds = process_time() - start
+            each = BATCH * ITERATIONS / seconds
+            megabytes = anonymous_bytes(os.getpid()) / 1e6
+            print(f"{number:,} rows: {each:,.0f} per second of processor, {megabytes:.0f} MB")
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["loader"]:
+    if sys.argv[1:2] == ["cold"]:
+        cold(int((sys.argv[2:] or ["20000"])[0]))
+    elif sys.argv[1:2] == ["rows"]:
+        rows([int(text) for text in sys.argv[2:]] or (100_000, 1_000_000))
+    elif sys.argv[1:2] == ["loader"]:
         loader(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         main([int(text.replace(",", "")) for text in sys.argv[1:]] or NUMBERS)
