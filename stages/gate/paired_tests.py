@@ -31,7 +31,7 @@ class PairedTest:
     p_value: float
 
 
-def accuracy_test(lost: int, gained: int, images: int) -> PairedTest:
+def mcnemar_test(lost: int, gained: int, images: int) -> PairedTest:
     """The change of accuracy, from the images that only the base (lost) or only now (gained) are
     right.
 
@@ -51,7 +51,7 @@ def accuracy_test(lost: int, gained: int, images: int) -> PairedTest:
     return PairedTest((max(-1.0, up - down - half), min(1.0, up - down + half)), float(p_value))
 
 
-def mean_test(base: Floats, now: Floats) -> PairedTest:
+def paired_t_test(base: Floats, now: Floats) -> PairedTest:
     """The change of the mean of one value per image; `base` and `now` are (N,), N at least 2.
 
     Student's paired t-test (Student 1908). It tests the mean, which is what cross entropy is; a
@@ -74,7 +74,7 @@ def mean_test(base: Floats, now: Floats) -> PairedTest:
     return PairedTest((float(low), float(high)), float(result.pvalue))
 
 
-def swap_test(base: Any, now: Any, of: Callable[[Floats], Any]) -> PairedTest:
+def randomization_test(base: Any, now: Any, of: Callable[[Floats], Any]) -> PairedTest:
     """The change of a metric that is `of(the sum of its rows)`: base and now, sparse (N, M).
 
     Paired randomization test (Noreen 1989; for F1, Yeh 2000): between equally good models, it is

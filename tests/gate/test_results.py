@@ -2,14 +2,14 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stages.gate.lockfile import Lockfile
+from stages.gate.contributions import of_confidences, rounding_of_calibration
+from stages.gate.lockfile import Lockfile, load_params
 from stages.gate.predictions import ROUNDING, Predictions, parse_predictions
 from stages.gate.results import BINS as BINS_KEY
 from stages.gate.results import Results, parse_metrics
@@ -34,12 +34,9 @@ def edited(row: str, new: str, wrong: range = WRONG) -> str:
     return table.replace(row, new)
 
 
-@pytest.mark.parametrize("confidence", [True, False])
 @pytest.mark.parametrize("wrong", [range(0), WRONG, range(50, 200), range(200)])
-def test_metrics_that_follow_from_the_predictions_are_accepted(
-    wrong: range, confidence: bool
-) -> None:
-    results(predictions(wrong, confidence=confidence)).check_agreement("table")
+def test_metrics_that_follow_from_the_predictions_are_accepted(wrong: range) -> None:
+    results(predictions(wrong)).check_agreement("table")
 
 
 @pytest.mark.parametrize("step", [1e-6, -1e-6])
@@ -59,37 +56,21 @@ def test_the_committed_metrics_follow_from_the_committed_predictions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    lockfile = Lockfile.load(WORKING_TREE)
-    paths = lockfile.results()
-    if paths is None or not all(map(os.path.exists, paths)):
+    paths = Lockfile.load(WORKING_TREE).results()
+    if not paths or not all(map(os.path.exists, paths)):
         pytest.skip("no committed results here")
-    measured, table = (Path(path).read_bytes() for path in paths)
+    measured, table = (Path(path).read_bytes() for path in paths[:2])
     committed = Results(
         "metrics",
         parse_metrics(measured, "metrics"),
         parse_predictions(table, "table"),
-        lockfile.param(paths[0], BINS_KEY),
+        load_params(WORKING_TREE)[BINS_KEY],
     )
     committed.check_agreement("table")
 
 
-@pytest.mark.parametrize(("classes", "accepted"), [(4, True), (5, True), (7, True), (4.5, False)])
-def test_macro_f1_of_old_results_may_count_classes_that_do_not_appear(
-    classes: float, accepted: bool
-) -> None:
-    good = results(predictions(WRONG))
-    old = {name: value for name, value in good.metrics.items() if name != "classes"}
-    old["macro_f1"] = round(good.predictions.sum_of_f1 / classes, 6)
-    changed = replace(good, metrics=old)
-    if accepted:
-        changed.check_agreement("table")
-    else:
-        with pytest.raises(ValueError, match="macro_f1: found"):
-            changed.check_agreement("table")
-
-
 def test_macro_f1_is_the_mean_over_all_the_classes() -> None:
-    value = round(results(predictions(WRONG)).predictions.sum_of_f1 / 5, 6)
+    value = round(results(predictions(WRONG)).metrics["macro_f1"] * 4 / 5, 6)
     results(predictions(WRONG), {"classes": 5, "macro_f1": value}).check_agreement("table")
     with pytest.raises(ValueError, match=r"macro_f1: found 0\.7\d+; expected 0\.9\d+, which"):
         results(predictions(WRONG), {"macro_f1": value}).check_agreement("table")
@@ -99,6 +80,11 @@ def test_macro_f1_is_the_mean_over_all_the_classes() -> None:
 def test_more_classes_than_the_model_knows_are_refused(classes: float) -> None:
     with pytest.raises(ValueError, match=rf"classes: found {classes}; expected the 4 that appear"):
         results(predictions(WRONG), {"classes": classes}).check_agreement("table")
+
+
+def test_the_number_of_classes_must_be_there() -> None:
+    with pytest.raises(ValueError, match="metrics: classes: found null; expected a finite number"):
+        results(predictions(WRONG), {"classes": None}).check_agreement("table")
 
 
 def test_a_predicted_class_that_does_not_exist_is_refused_though_macro_f1_follows() -> None:
@@ -149,19 +135,6 @@ def test_a_row_at_the_edge_of_the_possible_is_accepted(row: str, new: str) -> No
     results(edited(row, new)).check_agreement("table")
 
 
-def test_an_old_table_without_confidence_is_checked_by_its_losses() -> None:
-    table = predictions(WRONG, confidence=False)
-    for row, new, expected in (
-        (",2,2,0.101000\n", ",2,2,1.386300\n", "at most ln 4"),
-        (",0,1,2.000000\n", ",0,1,0.693140\n", "at least ln 2"),
-    ):
-        assert row in table
-        with pytest.raises(ValueError, match=expected):
-            results(table.replace(row, new)).check_agreement("table")
-    # The calibration error does not follow from it.
-    results(table, {"expected_calibration_error": 0.9}).check_agreement("table")
-
-
 @pytest.mark.parametrize("bins", [None, 0, 1.5, "many", True])
 def test_calibration_needs_its_number_of_bins(bins: Any) -> None:
     with pytest.raises(ValueError, match=r"cannot be checked: evaluate\.calibration_bins: found"):
@@ -194,8 +167,8 @@ def test_rounded_confidences_give_the_calibration_error_of_the_exact_ones(near_e
     moved = 0
     for _ in range(200):
         table, exact = simulated(generator, near_edges)
-        assert table.confidence is not None
-        error, uncertainty = table.calibration_error(table.confidence, BINS)
+        (error,) = of_confidences(table, BINS).metrics.values()
+        uncertainty = rounding_of_calibration(table, BINS)
         assert abs(error - exact) <= uncertainty
         moved += abs(error - exact) > ROUNDING
         assert near_edges or uncertainty < 1.1 * ROUNDING + 2 / 300
