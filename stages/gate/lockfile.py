@@ -7,6 +7,7 @@ import hashlib
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -15,7 +16,7 @@ from stages.base.params import parse_yaml
 from stages.gate.revisions import Revision
 
 PIPELINE, LOCK, PARAMS = "dvc.yaml", "dvc.lock", "params.yaml"
-MAX_BYTES = 2**22  # of YAML, which is slow to read
+MAX_BYTES = 2**22  # of YAML
 MAX_VALUES, MAX_DEPTH = 2**20, 100  # in one document
 REMEDY = "run `dvc repro` and commit what it writes"
 
@@ -153,9 +154,12 @@ class Lockfile:
 
 def load_yaml(revision: Revision, path: str) -> Any:
     """The document at `path`, None if there is no file. Raises ValueError if it is not YAML."""
-    content, where = revision.read(path), revision.where(path)
-    if content is None:
-        return None
+    content = revision.read(path)
+    return None if content is None else _parsed(content, revision.where(path))
+
+
+@cache  # PyYAML is slow
+def _parsed(content: bytes, where: str) -> Any:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{where}: found more than {MAX_BYTES:,} bytes of YAML")
     return bounded(parse_yaml(content, where), where)

@@ -32,14 +32,12 @@ class PairedTest:
 
 
 def mcnemar_test(lost: int, gained: int, images: int) -> PairedTest:
-    """The change of accuracy, from the images that only the base (lost) or only now (gained) are
-    right.
+    """The change of accuracy, where only the base is right (lost) or only the model now (gained).
 
-    Exact McNemar test (McNemar 1947): if the models are equally good, `lost` is binomial with
-    `lost + gained` trials and probability 1/2.
-    The interval is Bonett and Price's (2012): Wald's, after adding one image to each of the two
-    counts. Fagerland, Lydersen and Laake (2014) recommend it; unlike Wald's own, it does not shrink
-    to a point where the models agree on every image.
+    Exact McNemar test (1947): if the models are equally good, `lost` is binomial with
+    `lost + gained` trials and probability 1/2. The interval is Bonett and Price's (2012): Wald's,
+    after adding one image to each of the two counts, so that it does not shrink to a point where
+    the models agree on every image.
     """
     from scipy import stats
 
@@ -52,12 +50,11 @@ def mcnemar_test(lost: int, gained: int, images: int) -> PairedTest:
 
 
 def paired_t_test(base: Floats, now: Floats) -> PairedTest:
-    """The change of the mean of one value per image; `base` and `now` are (N,), N at least 2.
+    """The change of the mean of one value per image; `base` and `now` are (N,).
 
-    Student's paired t-test (Student 1908). It tests the mean, which is what cross entropy is; a
-    rank test ignores how large a loss is, and so tests something else. Losses are skewed, but the
-    mean of thousands of differences is normal for all practical purposes. Raises ValueError for
-    fewer than two images, whose spread is unknown.
+    Student's paired t-test (1908). Losses are skewed, but the mean of thousands of differences is
+    normal for all practical purposes. Raises ValueError for a single image, whose spread is
+    unknown.
     """
     from scipy import stats
 

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,42 +80,28 @@ def _is_valid(row: list[str]) -> bool:
 
 
 def check_possible(predictions: Predictions, classes: float, where: str) -> None:
-    """Raise ValueError for the first row that no model with so many classes can give."""
-    for impossible, expected in _impossible(predictions, classes):
-        if impossible.any():
-            row = int(impossible.argmax())
-            names = [predictions.pictures[row], predictions.actual[row], predictions.predicted[row]]
-            numbers = f"{predictions.loss[row]:.6f},{predictions.confidence[row]:.6f}"
-            raise ValueError(
-                f"{where}: line {row + 2}: found {','.join([*names, numbers])[:80]!r}; expected"
-                f" {expected}; {REMEDY}"
-            )
-
-
-def _impossible(
-    predictions: Predictions, classes: float
-) -> Iterator[tuple[NDArray[np.bool_], str]]:
-    """Rows that contradict themselves, (N,), and what was expected of them.
+    """Raise ValueError for a row that no model with so many classes can give.
 
     The probability of the predicted class is the largest of K that add up to 1.
     """
     confidence, hits, wrong = predictions.confidence, predictions.hits, ~predictions.hits
     probability = np.exp(-predictions.loss)  # of the actual class
-    yield (
-        hits & (probability < 1 / classes - ROUNDING),
-        f"a loss of at most ln {classes:g} where the predicted class is the actual one",
-    )
-    yield (
-        wrong & (probability > 1 / 2 + ROUNDING),
-        "a loss of at least ln 2 where the predicted class is not the actual one",
-    )
-    yield (
-        hits & (np.abs(probability - confidence) > ROUNDING),
-        "exp(-loss) as the confidence where the predicted class is the actual one",
-    )
     least = np.maximum(probability, (1 - probability) / max(classes - 1, 1))
-    too_high = probability + confidence > 1 + ROUNDING
-    yield (
-        wrong & (too_high | (confidence < least - ROUNDING)),
-        "a confidence that is the largest of probabilities that add up to 1",
-    )
+    unsure = hits & (probability < 1 / classes - ROUNDING)
+    too_sure = wrong & (probability > 1 / 2 + ROUNDING)
+    unequal = hits & (np.abs(probability - confidence) > ROUNDING)
+    outside = (confidence < least - ROUNDING) | (confidence > 1 - probability + ROUNDING)
+    for rows, expected in (
+        (unsure, f"a loss of at most ln {classes:g} where the predicted class is the actual one"),
+        (too_sure, "a loss of at least ln 2 where the predicted class is not the actual one"),
+        (unequal, "exp(-loss) as the confidence where the predicted class is the actual one"),
+        (wrong & outside, "a confidence that is the largest of probabilities that add up to 1"),
+    ):
+        if rows.any():
+            row = int(rows.argmax())
+            names = [predictions.pictures[row], predictions.actual[row], predictions.predicted[row]]
+            numbers = f"{predictions.loss[row]:.6f},{confidence[row]:.6f}"
+            raise ValueError(
+                f"{where}: line {row + 2}: found {','.join([*names, numbers])[:80]!r}; expected"
+                f" {expected}; {REMEDY}"
+            )

@@ -34,6 +34,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
         repository.measure(wrong, images=images, validation=validation)
         add_experiment(repository, head, name)
     repository.git("update-ref", "refs/exps/exec/EXEC_HEAD", head)
+    repository.git("gc", "--quiet")  # fewer files to copy
     return repository.folder
 
 

@@ -40,6 +40,8 @@ def hub_and_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone = Repository(folder / "clone")
     clone.git("remote", "set-url", "origin", "../hub")
     clone.git("switch", "--quiet", "--create", "change")
+    for repository in (hub, clone):
+        repository.git("gc", "--quiet")  # fewer files to copy
     return folder
 
 
@@ -162,126 +164,22 @@ def test_an_accepted_regression_passes_until_the_base_has_recovered(
     ("path", "old", "new", "message"),
     [
         (METRICS, "0.95", "NaN", "metrics.json{}: accuracy: found NaN; expected a finite number"),
-        (METRICS, "0.95", "null", "metrics.json{}: accuracy: found null; expected a finite"),
-        (METRICS, "0.95", '"0.95"', 'metrics.json{}: accuracy: found "0.95"; expected a finite'),
-        (METRICS, "0.95", "true", "metrics.json{}: accuracy: found true; expected a finite"),
-        (METRICS, "0.95", "[0.95]", "metrics.json{}: accuracy: found [0.95]; expected a finite"),
-        (METRICS, "0.95", "Infinity", "metrics.json{}: accuracy: found Infinity; expected a"),
-        (METRICS, "0.95", "1" + "0" * 400, "metrics.json{}: accuracy: found 1000000"),
-        (
-            METRICS,
-            '"accuracy"',
-            '"precision"',
-            "metrics.json{}: found no metric accuracy, which has",
-        ),
-        (METRICS, "{", "", "metrics.json{}: not valid JSON: "),
-        (METRICS, "{", "[" * 100_000, "metrics.json{}: not valid JSON: "),
-        (METRICS, None, "3", "metrics.json{}: found 3; expected an object of metrics"),
-        (
-            METRICS,
-            "0.95",
-            "0.96",
-            "accuracy: found 0.96; expected 0.95, which follows from data/predictions.csv{}",
-        ),
-        (METRICS, '"errors": 10', '"errors": 9', "errors: found 9; expected 10, which"),
-        (METRICS, '"images": 200', '"images": 1', "images: found 1; expected 200, which"),
-        (
-            METRICS,
-            'balanced_accuracy": 0.95',
-            'balanced_accuracy": 0.96',
-            "balanced_accuracy: found 0.96; expected 0.95,",
-        ),
-        (
-            METRICS,
-            'baseline_accuracy": 0.25',
-            'baseline_accuracy": 0.2',
-            "baseline_accuracy: found 0.2; expected 0.25,",
-        ),
-        (METRICS, "0.20495", "0.204952", "cross_entropy: found 0.204952; expected 0.20495,"),
-        (METRICS, "{", "{ ", "dvc.lock{} is out of date: data/metrics.json is not"),
-        (PREDICTIONS, "0.101000", "0.101001", "dvc.lock{} is out of date: data/predictions.csv is"),
-        (
-            PREDICTIONS,
-            "2,2,0.101000",
-            "2,1,0.101000",
-            "accuracy: found 0.95; expected 0.945, which follows from data/predictions.csv{}",
-        ),
-        (
-            PREDICTIONS,
-            "2,2,0.101000",
-            "2,2,nan",
-            "predictions.csv{}: line 12: found 'test/10,2,2,nan,",
-        ),
-        (
-            PREDICTIONS,
-            "2,2,0.101000",
-            "2,2,-1",
-            "predictions.csv{}: line 12: found 'test/10,2,2,-1,",
-        ),
-        (
-            PREDICTIONS,
-            "2,2,0.101000",
-            "2,2",
-            "predictions.csv{}: line 12: found 'test/10,2,2,0.903933'; expected picture",
-        ),
-        (PREDICTIONS, "2,2,0.101000", '"2,2', "predictions.csv{}: not valid CSV: "),
-        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns 'picture,truth,"),
-        (PREDICTIONS, None, "", "predictions.csv{}: found the columns ''; expected pic"),
-        (
-            PREDICTIONS,
-            None,
-            "picture,actual,predicted,loss,confidence\n",
-            "predictions.csv{}: found no predictions; ",
-        ),
-        ("dvc.lock", "stages", "stage", "no metrics"),
-        ("dvc.lock", None, "{", "dvc.lock{}: not valid YAML: "),
-        ("dvc.lock", None, "[]", "dvc.lock{}: not written by DVC: its content: "),
-        ("dvc.lock", "  evaluate:", "  e:", "dvc.lock{}: evaluate has never run; run `dvc repro`"),
-        (
-            "dvc.lock",
-            "--predictions data/predictions.csv",
-            "--predictions p.csv",
-            "dvc.lock{}: no stage has made p.csv; run",
-        ),
-        (
-            "dvc.lock",
-            "--predictions",
-            "--table",
-            "dvc.lock{}: no stage has made the predictions of evaluate; run",
-        ),
-        (
-            VALIDATION,
-            "0.9",
-            "0.91",
-            "dvc.lock{} is out of date: data/validation.json is not the rec",
-        ),
-        (VALIDATION, "{", "", "validation.json{}: not valid JSON: "),
-        (VALIDATION, None, "3", "validation.json{}: found 3; expected an object of metrics"),
-        (
-            "dvc.lock",
-            f"path: {VALIDATION}",
-            "path: v.json",
-            "dvc.lock{}: no stage has made data/validation.json; run",
-        ),
-        ("dvc.yaml", "python -m train", "python -m t", "out of date: the command of train has"),
-        ("dvc.yaml", "  train:", "  again:\n    cmd: a\n  train:", "again has never run"),
-        ("train.py", "training", "cheating", "out of date: train.py has changed; run `dvc repro`"),
-        ("params.yaml", "3000", "30", "out of date: train in params.yaml has changed; run `dvc"),
-        ("dvc.lock", "'1111", "'0111", "data/model has changed since evaluate read it"),
+        (PREDICTIONS, "2,2,0.101000", "2,1,0.101000", "which follows from data/predictions.csv{}"),
+        ("params.yaml", "3000", "30", "dvc.lock{} is out of date: train in params.yaml has"),
     ],
 )
-def test_results_that_cannot_be_trusted_exit_with_2(
+def test_results_that_cannot_be_trusted_exit_with_2_on_either_side(
     repository: Repository,
     run_gate: Gate,
     side: str,
     path: str,
-    old: str | None,
+    old: str,
     new: str,
     message: str,
 ) -> None:
     text = repository.read(path)
-    assert old is None or old in text
-    repository.write(path, new if old is None else text.replace(old, new, 1))
+    assert old in text
+    repository.write(path, text.replace(old, new, 1))
     if not side:
         assert message.format("") in refused(run_gate)
         return
@@ -289,9 +187,6 @@ def test_results_that_cannot_be_trusted_exit_with_2(
     repository.measure(TEN)  # the working tree is correct again, the base is not
     repository.git("checkout", "HEAD~", "--", path)
     repository.lock()
-    if message == "no metrics":  # as before the first measurement, which is not an error
-        assert run_gate("--base", "HEAD")[0] == 0
-        return
     commit = repository.git("rev-parse", "HEAD")[:7]
     assert message.format(f"{side} ({commit})") in refused(run_gate, "--base", "HEAD")
 
@@ -462,6 +357,10 @@ def test_a_base_without_metrics_passes_and_says_so(
     assert "the base has no metrics yet, so only the limits apply" in out
     first.measure(range(150))
     assert run_gate("--base", "HEAD")[0] == 1
+    first.write("dvc.lock", "stages: {}")
+    assert refused(run_gate, "--base", "HEAD") == (
+        "dvc.lock: found no metrics; run `dvc repro`, which measures them"
+    )
 
 
 def test_a_changed_test_set_must_be_accepted(repository: Repository, run_gate: Gate) -> None:

@@ -15,7 +15,8 @@ from stages.gate.results import BINS as BINS_KEY
 from stages.gate.results import Results, parse_metrics
 from stages.gate.revisions import WORKING_TREE
 from tests.conftest import ROOT
-from tests.repositories import BINS, metrics, predictions
+from tests.gate.conftest import InMemory
+from tests.repositories import BINS, METRICS, PREDICTIONS, RULES, VALIDATION, metrics, predictions
 
 WRONG = range(10)
 
@@ -173,3 +174,138 @@ def test_rounded_confidences_give_the_calibration_error_of_the_exact_ones(near_e
         moved += abs(error - exact) > ROUNDING
         assert near_edges or uncertainty < 1.1 * ROUNDING + 2 / 300
     assert near_edges == bool(moved)  # the allowance for the edges of bins is needed there
+
+
+@pytest.mark.parametrize("commit", [None, "c"])
+@pytest.mark.parametrize(
+    ("path", "old", "new", "message"),
+    [
+        (METRICS, "0.95", "NaN", "metrics.json{}: accuracy: found NaN; expected a finite number"),
+        (METRICS, "0.95", "null", "metrics.json{}: accuracy: found null; expected a finite"),
+        (METRICS, "0.95", '"0.95"', 'metrics.json{}: accuracy: found "0.95"; expected a finite'),
+        (METRICS, "0.95", "true", "metrics.json{}: accuracy: found true; expected a finite"),
+        (METRICS, "0.95", "[0.95]", "metrics.json{}: accuracy: found [0.95]; expected a finite"),
+        (METRICS, "0.95", "Infinity", "metrics.json{}: accuracy: found Infinity; expected a"),
+        (METRICS, "0.95", "1" + "0" * 400, "metrics.json{}: accuracy: found 1000000"),
+        (
+            METRICS,
+            '"accuracy"',
+            '"precision"',
+            "metrics.json{}: found no metric accuracy, which has",
+        ),
+        (METRICS, "{", "", "metrics.json{}: not valid JSON: "),
+        (METRICS, "{", "[" * 100_000, "metrics.json{}: not valid JSON: "),
+        (METRICS, None, "3", "metrics.json{}: found 3; expected an object of metrics"),
+        (
+            METRICS,
+            "0.95",
+            "0.96",
+            "accuracy: found 0.96; expected 0.95, which follows from data/predictions.csv{}",
+        ),
+        (METRICS, '"errors": 10', '"errors": 9', "errors: found 9; expected 10, which"),
+        (METRICS, '"images": 200', '"images": 1', "images: found 1; expected 200, which"),
+        (
+            METRICS,
+            'balanced_accuracy": 0.95',
+            'balanced_accuracy": 0.96',
+            "balanced_accuracy: found 0.96; expected 0.95,",
+        ),
+        (
+            METRICS,
+            'baseline_accuracy": 0.25',
+            'baseline_accuracy": 0.2',
+            "baseline_accuracy: found 0.2; expected 0.25,",
+        ),
+        (METRICS, "0.20495", "0.204952", "cross_entropy: found 0.204952; expected 0.20495,"),
+        (METRICS, "{", "{ ", "dvc.lock{} is out of date: data/metrics.json is not"),
+        (PREDICTIONS, "0.101000", "0.101001", "dvc.lock{} is out of date: data/predictions.csv is"),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,1,0.101000",
+            "accuracy: found 0.95; expected 0.945, which follows from data/predictions.csv{}",
+        ),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,2,nan",
+            "predictions.csv{}: line 12: found 'test/10,2,2,nan,",
+        ),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,2,-1",
+            "predictions.csv{}: line 12: found 'test/10,2,2,-1,",
+        ),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,2",
+            "predictions.csv{}: line 12: found 'test/10,2,2,0.903933'; expected picture",
+        ),
+        (PREDICTIONS, "2,2,0.101000", '"2,2', "predictions.csv{}: not valid CSV: "),
+        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns 'picture,truth,"),
+        (PREDICTIONS, None, "", "predictions.csv{}: found the columns ''; expected pic"),
+        (
+            PREDICTIONS,
+            None,
+            "picture,actual,predicted,loss,confidence\n",
+            "predictions.csv{}: found no predictions; ",
+        ),
+        ("dvc.lock", None, "{", "dvc.lock{}: not valid YAML: "),
+        ("dvc.lock", None, "[]", "dvc.lock{}: not written by DVC: its content: "),
+        ("dvc.lock", "  evaluate:", "  e:", "dvc.lock{}: evaluate has never run; run `dvc repro`"),
+        (
+            "dvc.lock",
+            "--predictions data/predictions.csv",
+            "--predictions p.csv",
+            "dvc.lock{}: no stage has made p.csv; run",
+        ),
+        (
+            "dvc.lock",
+            "--predictions",
+            "--table",
+            "dvc.lock{}: no stage has made the predictions of evaluate; run",
+        ),
+        (
+            VALIDATION,
+            "0.9",
+            "0.91",
+            "dvc.lock{} is out of date: data/validation.json is not the rec",
+        ),
+        (VALIDATION, "{", "", "validation.json{}: not valid JSON: "),
+        (VALIDATION, None, "3", "validation.json{}: found 3; expected an object of metrics"),
+        (
+            "dvc.lock",
+            f"path: {VALIDATION}",
+            "path: v.json",
+            "dvc.lock{}: no stage has made data/validation.json; run",
+        ),
+        ("dvc.yaml", "python -m train", "python -m t", "out of date: the command of train has"),
+        ("dvc.yaml", "  train:", "  again:\n    cmd: a\n  train:", "again has never run"),
+        ("train.py", "training", "cheating", "out of date: train.py has changed; run `dvc repro`"),
+        ("params.yaml", "3000", "30", "out of date: train in params.yaml has changed; run `dvc"),
+        ("dvc.lock", "'1111", "'0111", "data/model has changed since evaluate read it"),
+    ],
+)
+def test_files_that_cannot_be_trusted_are_refused(
+    files: dict[str, bytes],
+    commit: str | None,
+    path: str,
+    old: str | None,
+    new: str,
+    message: str,
+) -> None:
+    text = files[path].decode()
+    assert old is None or old in text
+    content = new if old is None else text.replace(old, new, 1)
+    revision = InMemory("main", commit, {**files, path: content.encode()})
+    with pytest.raises(ValueError, match="data|dvc") as error:
+        Results.load(revision, RULES)
+    assert message.format(" of main" if commit else "") in str(error.value)
+
+
+def test_files_that_can_be_trusted_are_loaded(files: dict[str, bytes]) -> None:
+    assert Results.load(InMemory("main", "c", files), RULES)
+    lock = {"dvc.lock": b"stages: {}"}
+    assert Results.load(InMemory("main", "c", {**files, **lock}), RULES) is None
