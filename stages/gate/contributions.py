@@ -20,11 +20,13 @@ class Contributions:
     """What each image adds to M sums, and the metrics that follow from the sums.
 
     rows: one per image, a sparse array of SciPy's, (N, M).  of: sums (..., M) -> the metrics by
-    name, each (...).
+    name, each (...).  rounding: by how much the published metrics may be off, since they and the
+    predictions have six decimals.
     """
 
     rows: Any
     of: Callable[[Floats], dict[str, Any]]
+    rounding: float
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -53,35 +55,30 @@ def of_losses(predictions: Predictions) -> Contributions:
         images, loss = np.moveaxis(sums, -1, 0)
         return {"cross_entropy": loss / np.maximum(images, 1)}
 
-    return Contributions(_rows([(0, np.ones(len(predictions.loss))), (1, predictions.loss)], 2), of)
+    rows = _rows([(0, np.ones(len(predictions.loss))), (1, predictions.loss)], 2)
+    return Contributions(rows, of, ROUNDING)
 
 
 def of_confidences(predictions: Predictions, bins: int) -> Contributions:
     """What gives the calibration error: the images, and confidence - accuracy summed by bin.
 
-    Each of the bins, which are equally wide, includes its upper edge.
+    Each of the bins, which are equally wide, includes its upper edge. A confidence next to an edge
+    may have been in the neighbouring bin before it was rounded, which takes its gap from one bin's
+    sum and adds it to another's.
     """
-    bin_of = np.clip(np.ceil(predictions.confidence * bins), 1, bins).astype(np.int64)  # (N,)
+    scaled = predictions.confidence * bins
     gaps = predictions.confidence - predictions.hits
+    bin_of = np.clip(np.ceil(scaled), 1, bins).astype(np.int64)  # (N,)
+    edge = np.rint(scaled)
+    may_move = (np.abs(scaled - edge) <= bins * ROUNDING) & (edge > 0) & (edge < bins)
+    rounding = ROUNDING + 2 * float(np.abs(gaps[may_move]).sum()) / len(gaps)
 
     def of(sums: Floats) -> dict[str, Any]:
         error = np.abs(sums[..., 1:]).sum(-1) / np.maximum(sums[..., 0], 1)
         return {"expected_calibration_error": error}
 
-    return Contributions(_rows([(0, np.ones(len(gaps))), (bin_of, gaps)], bins + 1), of)
-
-
-def rounding_of_calibration(predictions: Predictions, bins: int) -> float:
-    """By how much the rounding of confidences may move the calibration error.
-
-    A confidence next to the edge of a bin may have been in the neighbouring one before it was
-    rounded. That takes its gap from one bin's sum and adds it to another's.
-    """
-    scaled = predictions.confidence * bins
-    edge = np.rint(scaled)
-    moves = (np.abs(scaled - edge) <= bins * ROUNDING) & (edge > 0) & (edge < bins)
-    gaps = np.abs(predictions.confidence - predictions.hits)
-    return ROUNDING + 2 * float(gaps[moves].sum()) / len(gaps)
+    rows = _rows([(0, np.ones(len(gaps))), (bin_of, gaps)], bins + 1)
+    return Contributions(rows, of, rounding)
 
 
 def of_classes(predictions: Predictions, names: Sequence[str], classes: float) -> Contributions:
@@ -111,9 +108,8 @@ def of_classes(predictions: Predictions, names: Sequence[str], classes: float) -
             **{f"recall.{name}": recall[..., number] for name, number in code.items()},
         }
 
-    return Contributions(
-        _rows([(actual, ones), (k + predicted, ones), (2 * k + actual, hits)], 3 * k), of
-    )
+    rows = _rows([(actual, ones), (k + predicted, ones), (2 * k + actual, hits)], 3 * k)
+    return Contributions(rows, of, ROUNDING / 2)
 
 
 def _rows(parts: Sequence[tuple[NDArray[np.int64] | int, Floats]], width: int) -> Any:

@@ -42,6 +42,36 @@ class Predictions:
         """The classes that appear. The model may know more."""
         return {*self.actual, *self.predicted}
 
+    def check_possible(self, classes: float, where: str) -> None:
+        """Raise ValueError for a row that no model with so many classes can give.
+
+        The probability of the predicted class is the largest of K that add up to 1.
+        """
+        confidence, hits, wrong = self.confidence, self.hits, ~self.hits
+        probability = np.exp(-self.loss)  # of the actual class
+        least = np.maximum(probability, (1 - probability) / max(classes - 1, 1))
+        unsure = hits & (probability < 1 / classes - ROUNDING)
+        too_sure = wrong & (probability > 1 / 2 + ROUNDING)
+        unequal = hits & (np.abs(probability - confidence) > ROUNDING)
+        outside = (confidence < least - ROUNDING) | (confidence > 1 - probability + ROUNDING)
+        for rows, expected in (
+            (
+                unsure,
+                f"a loss of at most ln {classes:g} where the predicted class is the actual one",
+            ),
+            (too_sure, "a loss of at least ln 2 where the predicted class is not the actual one"),
+            (unequal, "exp(-loss) as the confidence where the predicted class is the actual one"),
+            (wrong & outside, "a confidence that is the largest of probabilities that add up to 1"),
+        ):
+            if rows.any():
+                row = int(rows.argmax())
+                names = [self.pictures[row], self.actual[row], self.predicted[row]]
+                numbers = f"{self.loss[row]:.6f},{confidence[row]:.6f}"
+                raise ValueError(
+                    f"{where}: line {row + 2}: found {','.join([*names, numbers])[:80]!r}; expected"
+                    f" {expected}; {REMEDY}"
+                )
+
 
 def parse_predictions(content: bytes, where: str) -> Predictions:
     """Read the table. Raises ValueError for the first malformed line."""
@@ -77,31 +107,3 @@ def _is_valid(row: list[str]) -> bool:
     except ValueError:  # not two, or not numbers
         return False
     return 0 <= loss < math.inf and 0 <= confidence <= 1
-
-
-def check_possible(predictions: Predictions, classes: float, where: str) -> None:
-    """Raise ValueError for a row that no model with so many classes can give.
-
-    The probability of the predicted class is the largest of K that add up to 1.
-    """
-    confidence, hits, wrong = predictions.confidence, predictions.hits, ~predictions.hits
-    probability = np.exp(-predictions.loss)  # of the actual class
-    least = np.maximum(probability, (1 - probability) / max(classes - 1, 1))
-    unsure = hits & (probability < 1 / classes - ROUNDING)
-    too_sure = wrong & (probability > 1 / 2 + ROUNDING)
-    unequal = hits & (np.abs(probability - confidence) > ROUNDING)
-    outside = (confidence < least - ROUNDING) | (confidence > 1 - probability + ROUNDING)
-    for rows, expected in (
-        (unsure, f"a loss of at most ln {classes:g} where the predicted class is the actual one"),
-        (too_sure, "a loss of at least ln 2 where the predicted class is not the actual one"),
-        (unequal, "exp(-loss) as the confidence where the predicted class is the actual one"),
-        (wrong & outside, "a confidence that is the largest of probabilities that add up to 1"),
-    ):
-        if rows.any():
-            row = int(rows.argmax())
-            names = [predictions.pictures[row], predictions.actual[row], predictions.predicted[row]]
-            numbers = f"{predictions.loss[row]:.6f},{confidence[row]:.6f}"
-            raise ValueError(
-                f"{where}: line {row + 2}: found {','.join([*names, numbers])[:80]!r}; expected"
-                f" {expected}; {REMEDY}"
-            )

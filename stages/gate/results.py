@@ -7,21 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from stages.base.params import number
-from stages.gate.contributions import (
-    Contributions,
-    of_classes,
-    of_confidences,
-    of_losses,
-    rounding_of_calibration,
-)
+from stages.gate.contributions import Contributions, of_classes, of_confidences, of_losses
 from stages.gate.lockfile import Lockfile, bounded, flat, load_params
-from stages.gate.predictions import (
-    REMEDY,
-    ROUNDING,
-    Predictions,
-    check_possible,
-    parse_predictions,
-)
+from stages.gate.predictions import REMEDY, Predictions, parse_predictions
 from stages.gate.revisions import Revision
 from stages.gate.rules import RECALL
 
@@ -101,15 +89,6 @@ class Results:
     def check_agreement(self, where: str) -> None:
         """Raise ValueError unless the predictions, the file `where`, can give these metrics."""
         predictions = self.predictions
-        implied = {
-            **of_classes(predictions, sorted(predictions.classes), self._classes).metrics,
-            **of_losses(predictions).metrics,
-            **of_confidences(predictions, self._bins).metrics,
-        }
-        rounding = dict.fromkeys(implied, ROUNDING / 2) | {
-            "cross_entropy": ROUNDING,
-            "expected_calibration_error": rounding_of_calibration(predictions, self._bins),
-        }
         recalls = {f"{RECALL}{name}" for name in predictions.actual}
         for name in self.metrics:
             if name.startswith(RECALL) and name not in recalls:
@@ -117,13 +96,16 @@ class Results:
                     f"{self.where}: found {name}; expected no recall of a class that no image in"
                     f" {where} has; {REMEDY}"
                 )
-            if name in implied and abs(self.metric(name) - implied[name]) > rounding[name]:
-                raise ValueError(
-                    f"{self.where}: {name}: found {self.metrics[name]}; expected"
-                    f" {number(round(implied[name], 6))}, which follows from {where};"
-                    " `dvc repro --force` regenerates both"
-                )
-        check_possible(predictions, self._classes, where)
+        for metric in ("accuracy", "cross_entropy", "expected_calibration_error"):
+            implied = self.contributions(metric, sorted(predictions.classes))
+            for name, value in implied.metrics.items():
+                if name in self.metrics and abs(self.metric(name) - value) > implied.rounding:
+                    raise ValueError(
+                        f"{self.where}: {name}: found {self.metrics[name]}; expected"
+                        f" {number(round(value, 6))}, which follows from {where};"
+                        " `dvc repro --force` regenerates both"
+                    )
+        predictions.check_possible(self._classes, where)
 
     @property
     def _classes(self) -> float:

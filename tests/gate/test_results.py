@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.gate.contributions import of_confidences, rounding_of_calibration
+from stages.gate.contributions import of_confidences
 from stages.gate.lockfile import Lockfile, load_params
 from stages.gate.predictions import ROUNDING, Predictions, parse_predictions
 from stages.gate.results import BINS as BINS_KEY
@@ -168,11 +168,11 @@ def test_rounded_confidences_give_the_calibration_error_of_the_exact_ones(near_e
     moved = 0
     for _ in range(200):
         table, exact = simulated(generator, near_edges)
-        (error,) = of_confidences(table, BINS).metrics.values()
-        uncertainty = rounding_of_calibration(table, BINS)
-        assert abs(error - exact) <= uncertainty
+        found = of_confidences(table, BINS)
+        (error,) = found.metrics.values()
+        assert abs(error - exact) <= found.rounding
         moved += abs(error - exact) > ROUNDING
-        assert near_edges or uncertainty < 1.1 * ROUNDING + 2 / 300
+        assert near_edges or found.rounding < 1.1 * ROUNDING + 2 / 300
     assert near_edges == bool(moved)  # the allowance for the edges of bins is needed there
 
 
