@@ -109,9 +109,9 @@ class Results:
 
     @property
     def _classes(self) -> float:
-        """The number of classes that the model knows."""
-        known = _finite(self.metrics.get("classes"), f"{self.where}: classes")
+        """The number of classes that the model knows; without that metric, those that appear."""
         appear = len(self.predictions.classes)
+        known = _finite(self.metrics.get("classes", appear), f"{self.where}: classes")
         if known < appear or not known.is_integer():
             raise ValueError(
                 f"{self.where}: classes: found {known:g}; expected the {appear} that appear in the"
