@@ -37,9 +37,9 @@ class MetricVerdict:
     rule: Rule
     base: float | None
     now: float
-    tolerance: float | None
-    test: PairedTest | None
     outcome: Outcome
+    tolerance: float | None = None
+    test: PairedTest | None = None
     expired: bool = False
 
     @property
@@ -124,7 +124,7 @@ def _compared(
     test = paired_test(metric, base, now) if rule.alpha else None
     expired = rule.accepted == accepted_at_base and _has_recovered(rule, was, tolerance)
     outcome = _outcome(rule, was, value, tolerance, test, expired)
-    return MetricVerdict(metric, rule, was, value, tolerance, test, outcome, expired)
+    return MetricVerdict(metric, rule, was, value, outcome, tolerance, test, expired)
 
 
 def _tolerance(metric: str, rule: Rule, base: Results) -> float:
@@ -245,7 +245,7 @@ def _limits_alone(
     for metric, rule in rules.items():
         was, value = base.metric(metric) if base else None, now.metric(metric)
         outcome: Outcome = "BEYOND ITS LIMIT" if rule.is_beyond_limit(value) else "not compared"
-        metrics.append(MetricVerdict(metric, rule, was, value, None, None, outcome))
+        metrics.append(MetricVerdict(metric, rule, was, value, outcome))
     limited = any(rule.limit is not None for rule in rules.values())
     left = "only the limits apply" if limited else "nothing applies: no rule has a limit"
     return Verdict(metrics, None, [f"{note}, so {left}"], [])
