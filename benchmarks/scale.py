@@ -195,7 +195,7 @@ def loader(folder: Path, processes: int) -> None:
 
 def cold(number: int) -> None:
     """Read N pictures from shards and from loose files, three times in turns, dropping caches."""
-    with tempfile.TemporaryDirectory(dir=".") as scratch:  # on a disk: /tmp may be in memory
+    with tempfile.TemporaryDirectory(suffix=".part", dir=".") as scratch:  # on a disk
         folder = Path(scratch)
         make_shards(folder / "shards", number)
         for shard in (folder / "shards").iterdir():
@@ -236,7 +236,7 @@ def rows(numbers: Sequence[int]) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))["train"]
     params.update(batch_size=BATCH, iterations=ITERATIONS + 10, eval_every=ITERATIONS)
     block = np.random.default_rng(0).integers(0, 256, (10_000, 3616), np.uint8)
-    with tempfile.TemporaryDirectory(dir=".") as scratch:
+    with tempfile.TemporaryDirectory(suffix=".part", dir=".") as scratch:
         for number in numbers:
             path, classes = Path(scratch, str(number)), [str(i) for i in range(CLASSES)]
             spec = InputSpec(1, 28, 28, features="gradients")

@@ -25,6 +25,7 @@ SILENCE_SECONDS = 15.0  # without one byte
 MIN_SPEED = 4096.0  # bytes per second on average, once SILENCE_SECONDS have passed
 REQUESTS = 4  # for an answer; botocore waits longer before each
 ATTEMPTS = 3  # at an object's content
+BACKOFF_SECONDS = 1.0  # before the second attempt; doubled before each later one
 AT_A_TIME = 8  # objects
 CHUNK = 2**16  # bytes
 
@@ -198,5 +199,6 @@ async def _download(storage: Any, item: _Object, file: IO[bytes]) -> None:
                     break
         if not failure:
             return
-        await asyncio.sleep(2 ** (attempt - 1) if attempt < ATTEMPTS else 0)  # seconds
+        if attempt < ATTEMPTS:
+            await asyncio.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
     raise OSError(f"{item.url}: {failure} (attempt {ATTEMPTS} of {ATTEMPTS})")
