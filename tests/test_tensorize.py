@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -22,7 +23,7 @@ from stages.formats.split_file import Images, Split
 from stages.images.augmentation import moved, moves_by
 from stages.images.features import deskew, gradient_features
 from stages.images.splits import choose, name_hashes
-from stages.tensorize import TensorizeParams, tensorize
+from stages.tensorize import TensorizeParams, main, tensorize
 from tests.conftest import ROOT
 from tests.groups import forks, in_processes
 
@@ -617,3 +618,18 @@ def test_pictures_of_another_size_are_an_error_in_whatever_process(
     message = "found 2 x 2 pixels; expected 2 x 3 pixels as in the pictures before it; set"
     assert any(message in error for error in errors)
     assert all(message in error or error == "another process has ended" for error in errors)
+
+
+def test_on_several_machines_torchrun_starts_the_processes(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, int]] = []
+    names = ("errors_told_to_torchrun", "joined_processes", "run_processes", "watched")
+    torchs = SimpleNamespace(**dict.fromkeys(names, lambda *given: started.append(given)))
+    monkeypatch.setitem(sys.modules, "stages.training.processes", torchs)  # without importing torch
+    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("PROCESSES", "3")
+    load(tmp_path)
+    main(tmp_path / "params.yaml", raw, *(tmp_path / "out" / name for name in (*OUTS, "skipped")))
+    assert started == [("stages.tensorize", 3)]
+    assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typer import Option
 
 from stages.base.command import run
-from stages.base.process_count import on_several_machines, processes_asked_for
+from stages.base.process_count import processes_asked_for
 from stages.base.whole_files import whole_file
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
@@ -86,7 +86,7 @@ def main(
 
     PROCESSES works as for `train`.
     """
-    if (count := processes_asked_for() or 1) > 1 or on_several_machines():
+    if (count := processes_asked_for() or 1) > 1:
         run_processes("stages.training.exact_weights", count)
         return
     with errors_told_to_torchrun(), joined_processes(CPU) as processes:
