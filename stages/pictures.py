@@ -15,16 +15,17 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field
+from ruamel.yaml.comments import CommentedMap
 from typer import Argument, Option
 
-from stages.base.command import run
+from stages.base.command import printable, run
 from stages.base.params import Params, Real, Seed
 from stages.base.params_file import ParamsFile
 from stages.images.inspection import Inspection, inspect
@@ -49,8 +50,8 @@ class SplitParams(Params):
 
 def pictures(source: Path, shown: str, dry_run: bool) -> None:
     """Make a model of the pictures in `source`, which the user calls `shown`."""
-    download, evaluate = options_of("download"), options_of("evaluate")
-    watched, raw = Path(download["watched"]), Path(download["raw"])
+    watched, raw = options_of("download", "watched", "raw")
+    metrics, predictions, page = options_of("evaluate", "metrics", "predictions", "report")
     target = place_for(source, watched)
     params, splitting = ParamsFile(PARAMS), SplitParams.load(PARAMS, "tensorize")
     with only_one(watched):
@@ -58,7 +59,9 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
             files = {} if target.exists() and target.samefile(source) else originals(layout)
             inspection = look_at(layout, shown, splitting, watched)
             megabytes = size_on_disk(layout)
-            print(f"{shown}: {describe(layout, megabytes)}", *inspection.lines(), sep="\n")
+            found = (f"{shown}: {describe(layout, megabytes)}", *inspection.lines())
+            print(*map(printable, found), sep="\n")
+            check_not_in_git(target)
             is_there = not files or (target.is_dir() and holds(target, files))
             if not is_there:
                 check_replaceable(target)
@@ -78,11 +81,11 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
         dvc("add", "--quiet", str(target))
         params.save()
         dvc("repro", "--quiet")
-        report(Path(evaluate["metrics"]), Path(evaluate["predictions"]), evaluate["report"])
+        report(metrics, predictions, page)
 
 
-def options_of(stage: str) -> Mapping[str, str]:
-    """The options of a stage's command in dvc.yaml, without their dashes.
+def options_of(stage: str, *names: str) -> tuple[Path, ...]:
+    """The paths that a stage's command in dvc.yaml gives to its options `names`.
 
     Raises FileNotFoundError or ValueError in any other folder than a pipeline's.
     """
@@ -91,12 +94,14 @@ def options_of(stage: str) -> Mapping[str, str]:
         raise FileNotFoundError(f"no pipeline in {Path.cwd()}; run this in the repository's folder")
     try:
         command = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][stage]["cmd"]
-        words = shlex.split(command)[3:]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path}: found no stage {stage} with a command") from None
-    return {
-        name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=False)
-    }
+        words = shlex.split(command)
+        return tuple(Path(words[words.index(f"--{name}") + 1]) for name in names)
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError):
+        expected = ", ".join(f"--{name}" for name in names)
+        raise ValueError(
+            f"{path}: found no stage {stage} with the options {expected}; `git checkout {path}`"
+            " restores the committed one"
+        ) from None
 
 
 @contextmanager
@@ -148,13 +153,19 @@ def check_space(megabytes: float, raw: Path) -> None:
         )
 
 
-def check_replaceable(target: Path) -> None:
-    """Raise ValueError if replacing `target` would lose what neither DVC nor git has."""
+def check_not_in_git(target: Path) -> None:
+    """Raise ValueError if git holds pictures in `target`, OSError if git cannot tell."""
     tracked = subprocess.run(
         ["git", "ls-files", "--", target], capture_output=True, text=True, check=False
     )
+    if tracked.returncode:
+        raise OSError(f"git: {tracked.stderr.partition(os.linesep)[0]}")
     if tracked.stdout:
         raise ValueError(f"{target}: in git; take it out with `git rm -r --cached {target}`")
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise ValueError if replacing `target` would lose what DVC does not have."""
     if not os.path.lexists(target):
         return
     file = target.with_name(f"{target.name}.dvc")
@@ -202,7 +213,11 @@ def params_for(target: str, inspection: Inspection, params: ParamsFile) -> dict[
 
 def lift_limits(params: ParamsFile) -> list[str]:
     """Turn the gate's rules into those that suit any test set; describe the change."""
-    for rule in params.section("gate").values():
+    for name, rule in params.section("gate").items():
+        if not isinstance(rule, CommentedMap):
+            raise ValueError(
+                f"{PARAMS}: gate.{name}: found {rule!r}; expected a rule, as in docs/gate.md"
+            )
         for key in ("floor", "ceiling", "accepted", "accepted_because"):
             rule.pop(key, None)
         for key, value in (("tolerance", "auto"), ("alpha", 0.05)):
@@ -233,7 +248,7 @@ def advise(inspection: Inspection) -> None:
 def dvc(*arguments: str, capture_output: bool = False) -> str:
     """Run DVC with this interpreter, whose `python` the stages find too.
 
-    Returns its output if that is captured. Raises OSError if it fails; what it printed says why.
+    Returns its output if that is captured. Raises OSError if it fails.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     process = subprocess.Popen(
@@ -252,14 +267,15 @@ def dvc(*arguments: str, capture_output: bool = False) -> str:
         process.wait()
         raise
     if process.returncode:
+        reason = "; without --quiet it says why" if "--quiet" in arguments else ""
         raise OSError(
-            f"`dvc {shlex.join(arguments)}` failed, with exit code {process.returncode}; once that"
-            " is fixed, run this again: it goes on from here"
+            f"`dvc {shlex.join(arguments)}` failed, with exit code {process.returncode}{reason};"
+            " once that is fixed, run this again: it goes on from here"
         )
     return output
 
 
-def report(metrics_path: Path, predictions_path: Path, page: str) -> None:
+def report(metrics_path: Path, predictions_path: Path, page: Path) -> None:
     """Print the accuracies with their intervals, and where to go from here."""
     metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
     with predictions_path.open(encoding="utf-8", newline="") as file:

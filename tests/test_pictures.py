@@ -81,7 +81,7 @@ def test_pictures_are_placed_then_added_and_only_then_the_params_are_written(
 
 
 @pytest.mark.parametrize(
-    ("per_class", "classes", "iterations"), [(5, 3, 1000), (2, 1000, 1000), (2501, 2, 3000)]
+    ("per_class", "classes", "iterations"), [(5, 3, 1000), (2, 199, 1000), (2, 200, 3000)]
 )
 def test_the_params_written_are_valid_and_suit_the_number_of_pictures(
     tmp_path: Path,
@@ -89,8 +89,10 @@ def test_the_params_written_are_valid_and_suit_the_number_of_pictures(
     per_class: int,
     classes: int,
     iterations: int,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(command, "FEW_TRAINED", 400)
     make(draw(tmp_path / "animals", per_class, classes, test=1))
     assert dvc_calls == [("add", "--quiet", "pictures/animals"), ("repro", "--quiet")]
     written = TrainParams.load(Path("params.yaml"), "train")
@@ -155,6 +157,16 @@ def test_an_archive_is_unpacked_into_pictures(
     assert len(list(Path("pictures/pets").rglob("*.png"))) == 15
 
 
+def test_a_name_that_cannot_be_printed_is_escaped(
+    tmp_path: Path, dvc_calls: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = draw(tmp_path / "animals")
+    (source / "class 0/\x1b[2J\n.txt").touch()
+    make(source, dry_run=True)
+    assert "1 other files ignored, such as class 0/\\x1b[2J\\n.txt\n" in capsys.readouterr().out
+    assert dvc_calls == []
+
+
 def test_few_test_pictures_are_said_to_tell_little_and_what_helps(
     tmp_path: Path, dvc_calls: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +195,9 @@ Usage = namedtuple("Usage", "free")
         ("one picture", "class 'class 0': found 1 training and 0 test images"),
         ("params", "params.yaml: tensorize.test: found 2"),
         ("no pipeline", "run this in the repository's folder"),
+        ("no option", "found no stage download with the options --watched, --raw; `git checkout"),
+        ("no rule", "params.yaml: gate.accuracy: found 'high'; expected a rule"),
+        ("no git", "git: fatal: not a git repository"),
     ],
 )
 def test_an_obstacle_is_named_before_anything_changes(
@@ -199,9 +214,16 @@ def test_an_obstacle_is_named_before_anything_changes(
         run(Path(), "git", "add", "pictures")
     if obstacle == "a file":
         Path("pictures/animals").touch()
-    if obstacle == "params":
-        text = Path("params.yaml").read_text(encoding="utf-8")
-        Path("params.yaml").write_text(text.replace("test: 0.2", "test: 2"), encoding="utf-8")
+    for name, path, old, new in (
+        ("params", "params.yaml", "test: 0.2", "test: 2"),
+        ("no option", "dvc.yaml", "--watched", "--seen"),
+        ("no rule", "params.yaml", "gate:", "gate:\n  accuracy: high\nolder:"),
+    ):
+        if obstacle == name:
+            text = Path(path).read_text(encoding="utf-8")
+            Path(path).write_text(text.replace(old, new), encoding="utf-8")
+    if obstacle == "no git":
+        shutil.rmtree(".git")
     if obstacle == "no pipeline":
         Path("dvc.yaml").unlink()
     if obstacle == "full disk":
@@ -229,7 +251,7 @@ def test_the_report_has_the_accuracies_with_their_intervals_and_the_next_steps(
     (tmp_path / "p.csv").write_text("\n".join(["actual,predicted", *rows]))
     values = {"accuracy": 11 / 14, "balanced_accuracy": 0.775, "baseline_accuracy": 10 / 14}
     (tmp_path / "m.json").write_text(json.dumps(values))
-    command.report(tmp_path / "m.json", tmp_path / "p.csv", "page.html")
+    command.report(tmp_path / "m.json", tmp_path / "p.csv", Path("page.html"))
     assert capsys.readouterr().out.splitlines() == [
         "accuracy 78.6% (95 % interval: 52.4% to 92.4%) of 14 test pictures; 71.4% if the answer is"
         " always the most frequent class",

@@ -112,7 +112,7 @@ def test_looking_is_done_in_any_order_with_one_result(monkeypatch: pytest.Monkey
     pictures = [Image.new("RGB", (20 + i, 30), (i, i, i + i // 19)) for i in range(20)]
     results = []
     for threads in (1, 4):
-        monkeypatch.setattr("stages.images.survey.cpus", lambda threads=threads: threads)
+        monkeypatch.setenv("PROCESSES", str(threads))
         results.append(found_in(*pictures))
     assert results[0] == results[1]
     assert results[0].channels == 3
