@@ -28,6 +28,8 @@ from typer import Argument, Option
 from stages.base.command import printable, run
 from stages.base.params import Params, Real, Seed
 from stages.base.params_file import ParamsFile
+from stages.formats.input_spec import FEATURES, InputSpec
+from stages.images.inputs import feature_count
 from stages.images.inspection import Inspection, inspect
 from stages.images.readers import folder_dataset
 from stages.report.intervals import balanced_accuracy_interval, wilson_interval
@@ -36,6 +38,7 @@ from stages.sources.placed_pictures import holds, originals, place, place_for
 
 PARAMS = Path("params.yaml")
 FEW_TESTED = 50  # pictures; the accuracy of fewer may be off by more than 0.1 either way
+COPIES = 3  # of the pictures: in the folder that DVC watches, in its cache, and in its output
 FEW_TRAINED = 5000  # pictures that a third of the iterations is enough for
 
 
@@ -65,11 +68,11 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
             is_there = not files or (target.is_dir() and holds(target, files))
             if not is_there:
                 check_replaceable(target)
-                check_space(megabytes, raw)
+                check_space(megabytes, inspection)
             changes = params_for(str(target), inspection, params)
             is_new = params.get("download.dataset") != str(target)
             described = params.change(changes) + (lift_limits(params) if is_new else [])
-            copied = f"a copy, added to DVC; another goes to {raw}"
+            copied = f"a copy, added to DVC, which keeps another; a third goes to {raw}"
             print(f"{target}: {'there already' if is_there else copied}")
             print(f"{PARAMS}: {', '.join(described) or 'as it is'}")
             advise(inspection)
@@ -143,13 +146,18 @@ def size_on_disk(layout: Layout) -> float:
     return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
 
 
-def check_space(megabytes: float, raw: Path) -> None:
-    """Raise OSError if there is no space for two copies, `raw` being the other one."""
-    free, needed = shutil.disk_usage(".").free / 1e6, 2 * megabytes
+def check_space(megabytes: float, inspection: Inspection) -> None:
+    """Raise OSError if there is no space for the copies, and for the images and their features."""
+    channels, size = inspection.found.channels, inspection.found.size
+    image = sum(
+        feature_count(InputSpec(channels, *size, features=features)) for features in FEATURES
+    )
+    needed = COPIES * megabytes + (inspection.train + inspection.test) * image / 1e6
+    free = shutil.disk_usage(".").free / 1e6
     if needed > free:
         raise OSError(
-            f"found {free:,.0f} MB free; expected {needed:,.0f} MB, for two copies, one of them in"
-            f" {raw}; make space"
+            f"found {free:,.0f} MB free; expected {needed:,.0f} MB, for {COPIES} copies of the"
+            " pictures and for what the model sees of them; make space"
         )
 
 

@@ -27,7 +27,8 @@ def dvc_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str
     repository = tmp_path / "repository"
     (repository / "pictures").mkdir(parents=True)
     (repository / ".dvc").mkdir()
-    shutil.copy(ROOT / "dvc.yaml", repository)
+    for name in ("dvc.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, repository)
     shutil.copy(TEST_PARAMS, repository / "params.yaml")
     run(repository, "git", "init", "--quiet")
     monkeypatch.chdir(repository)
@@ -63,7 +64,7 @@ def params() -> dict[str, dict[str, object]]:
     return dict(yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")))
 
 
-def test_pictures_are_placed_then_added_and_only_then_the_params_are_written(
+def test_pictures_are_placed_where_git_ignores_them_then_added_and_only_then_the_params_written(
     tmp_path: Path, dvc_calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Path("params.yaml").read_text(encoding="utf-8")
@@ -72,7 +73,8 @@ def test_pictures_are_placed_then_added_and_only_then_the_params_are_written(
 
     def dvc(*arguments: str) -> None:
         unchanged = Path("params.yaml").read_text(encoding="utf-8") == before
-        states.append((arguments[0], target.is_dir(), unchanged))
+        is_ignored = ".png" not in run(Path(), "git", "status", "--short", "--untracked-files=all")
+        states.append((arguments[0], target.is_dir() and is_ignored, unchanged))
 
     monkeypatch.setattr(command, "dvc", dvc)
     make(draw(tmp_path / "animals"))
@@ -211,7 +213,7 @@ def test_an_obstacle_is_named_before_anything_changes(
     if obstacle in ("untracked", "in git"):
         draw(Path("pictures/animals"), classes=2)
     if obstacle == "in git":
-        run(Path(), "git", "add", "pictures")
+        run(Path(), "git", "add", "--force", "pictures")
     if obstacle == "a file":
         Path("pictures/animals").touch()
     for name, path, old, new in (
