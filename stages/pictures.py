@@ -303,7 +303,9 @@ def report(metrics_path: Path, predictions_path: Path, page: Path) -> None:
     )
     print(f"look at {page}, then:")
     print("  git add . && git commit -m 'A model of my pictures'")
-    print("  python -m stages.predict NEW_PICTURES")
+    program, here = Path(sys.executable), Path.cwd()  # not on the PATH where make ran this
+    shown = program.relative_to(here) if program.is_relative_to(here) else "python"
+    print(f"  {shown} -m stages.predict NEW_PICTURES")
 
 
 def main(

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -246,9 +247,18 @@ def test_an_obstacle_is_named_before_anything_changes(
     assert [call[0] for call in dvc_calls] == []
 
 
+@pytest.mark.parametrize(
+    ("interpreter", "shown"), [(".venv/bin/python", ".venv/bin/python"), ("../python", "python")]
+)
 def test_the_report_has_the_accuracies_with_their_intervals_and_the_next_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    interpreter: str,
+    shown: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", os.path.normpath(tmp_path / interpreter))
     rows = ["a,a"] * 8 + ["a,b"] * 2 + ["b,b"] * 3 + ["b,a"]
     (tmp_path / "p.csv").write_text("\n".join(["actual,predicted", *rows]))
     values = {"accuracy": 11 / 14, "balanced_accuracy": 0.775, "baseline_accuracy": 10 / 14}
@@ -261,5 +271,5 @@ def test_the_report_has_the_accuracies_with_their_intervals_and_the_next_steps(
         " answer",
         "look at page.html, then:",
         "  git add . && git commit -m 'A model of my pictures'",
-        "  python -m stages.predict NEW_PICTURES",
+        f"  {shown} -m stages.predict NEW_PICTURES",
     ]
