@@ -109,14 +109,19 @@ def options_of(stage: str, *names: str) -> tuple[Path, ...]:
 
 @contextmanager
 def only_one(watched: Path) -> Iterator[None]:
-    """Raise OSError if another process is in such a block."""
+    """Raise OSError if another process is in such a block, or what `dvc` started in it still runs.
+
+    DVC outlives this process if that is killed.
+    """
     folder = os.open(watched, os.O_RDONLY)
+    os.set_inheritable(folder, True)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise OSError(
-            f"{watched}: another `stages.pictures` is at work there; wait for it"
+            f"{watched}: another `stages.pictures`, or the DVC that it started, is at work there;"
+            " wait for it"
         ) from None
     finally:
         os.close(folder)
@@ -264,6 +269,7 @@ def dvc(*arguments: str, capture_output: bool = False) -> str:
         env=os.environ | {"PATH": path},
         stdout=subprocess.PIPE if capture_output else None,
         text=True,
+        close_fds=False,  # to share the lock of `only_one`
     )
     try:
         output = process.communicate()[0]

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -193,7 +194,7 @@ Usage = namedtuple("Usage", "free")
         ("untracked", "found other pictures, which would be lost; move them away"),
         ("in git", "in git; take it out with `git rm -r --cached pictures/animals`"),
         ("a file", "found other pictures, which would be lost; move them away"),
-        ("running", "another `stages.pictures` is at work there; wait for it"),
+        ("running", "another `stages.pictures`, or the DVC that it started, is at work there"),
         ("full disk", "MB free; expected"),
         ("one picture", "class 'class 0': found 1 training and 0 test images"),
         ("params", "params.yaml: tensorize.test: found 2"),
@@ -245,6 +246,22 @@ def test_an_obstacle_is_named_before_anything_changes(
     assert sorted(str(path) for path in Path().rglob("*")) == before
     assert Path("params.yaml").read_bytes() == params_before
     assert [call[0] for call in dvc_calls] == []
+
+
+def test_a_process_that_dvc_left_behind_keeps_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nsleep 600 > /dev/null 2>&1 & echo $!\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with command.only_one(tmp_path):
+        left_behind = int(command.dvc("repro", capture_output=True))
+    try:
+        with pytest.raises(OSError, match="is at work there"), command.only_one(tmp_path):
+            pass
+    finally:
+        os.kill(left_behind, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
