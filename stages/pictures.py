@@ -27,6 +27,7 @@ from typer import Argument, Option
 from stages.base.command import run
 from stages.base.params import Params, Real, Seed
 from stages.base.params_file import ParamsFile
+from stages.base.whole_files import clear_leftovers
 from stages.images.inspection import Inspection, inspect
 from stages.images.readers import folder_dataset
 from stages.report.intervals import balanced_accuracy_interval, wilson_interval
@@ -73,7 +74,9 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
             if dry_run:
                 print("nothing has been changed: this was a dry run")
                 return
-            if not is_there:
+            if is_there:
+                clear_leftovers(target)
+            else:
                 place(files, target)
         dvc("add", "--quiet", str(target))
         params.save()
