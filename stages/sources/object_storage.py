@@ -142,7 +142,7 @@ async def _listed(storage: Any, url: str) -> list[_Object]:
             continue
         item = _Object(bucket, key, path, size, etag)
         if {"", ".", ".."} & set(parts) or re.match("[A-Za-z]:", path) or "\\" in path:
-            raise ValueError(f"{item.url!a}: found a key that is no path; rename the object")
+            raise ValueError(f"{item.url}: found a key that is no path; rename the object")
         objects.append(item)
     if not objects:
         raise FileNotFoundError(f"{url}: found no objects below it; expected pictures or shards")
