@@ -185,6 +185,7 @@ async def _alone(storage: Any, url: str, bucket: str, key: str) -> list[dict[str
 async def _answer(url: str, request: Awaitable[Any]) -> Any:
     """What the storage answers; its errors get the URL and, where there is one, a remedy."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
+    from botocore.parsers import ResponseParserError
 
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -197,6 +198,8 @@ async def _answer(url: str, request: Awaitable[Any]) -> Any:
         ) from None
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{url}: {error}") from None
+    except (ResponseParserError, KeyError):  # s3fs's, for an error that says nothing
+        raise OSError(f"{url}: found no answer of S3's; is there such storage?") from None
     except (BotoCoreError, OSError, ValueError) as error:
         raise OSError(f"{url}: {_reason(error)}") from None
 

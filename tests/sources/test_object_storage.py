@@ -170,6 +170,21 @@ def test_a_listing_that_breaks_the_protocol_is_refused(
         fetch_objects(URL, tmp_path)
 
 
+@pytest.mark.usefixtures("impatient")
+def test_an_answer_of_another_server_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: Any
+) -> None:
+    def other(request: Any, _: int) -> bool:
+        request.send_response(300)  # and not a word more
+        request.end_headers()
+        return True
+
+    with proxy(s3.meta.endpoint_url, other) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(OSError, match=f"^{URL}: found no answer of S3's"):
+            fetch_objects(URL, tmp_path)
+
+
 def test_a_listing_without_an_end_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
