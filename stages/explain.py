@@ -106,7 +106,10 @@ def difference(head: Revision, path: str) -> str:
     committed, here = head.read(path), WORKING_TREE.read(path)
     if committed is None or here is None:
         return "differs; git does not hold the committed file to compare with"
-    return table_difference(committed.decode(), here.decode())
+    try:
+        return table_difference(committed.decode(), here.decode())
+    except (UnicodeDecodeError, csv.Error) as error:
+        return f"differs; found no table to compare: {error}"
 
 
 def explain(head: Revision) -> bool:
@@ -122,7 +125,7 @@ def explain(head: Revision) -> bool:
     if reasons := causes(head, set(made)):
         print(*(f"cause: {reason}" for reason in reasons), sep="\n")
         return False
-    model = here.options("train")["--model"]
+    model = here.options("train").get("--model")
     if model in differing and _differs_by_rounding(here, committed.outs.get(model)):
         made_from_it = {
             out.path
