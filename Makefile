@@ -32,13 +32,13 @@ verify: install  ## does this machine reproduce the committed results, in twenty
 	$(ACTIVATE) && python -m stages.verify
 
 test: install  ## run all tests; for a quick loop: pytest -m 'not slow and not mnist'
-	$(ACTIVATE) && pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	$(ACTIVATE) && pytest --numprocesses auto --dist worksteal
 
 fuzz: install  ## an hour of broken files for every reader; FUZZ_SECONDS=60 make fuzz for a minute
 	$(ACTIVATE) && FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} pytest tests/fuzz --capture=no --timeout=0
 
 faults: install  ## every file operation of every command fails or is the last; `make test` tries some
-	$(ACTIVATE) && FAULTS=all pytest tests/faults --numprocesses logical --maxprocesses 8 -rP
+	$(ACTIVATE) && FAULTS=all pytest tests/faults --numprocesses auto -rP
 
 check: install  ## lint, format, types and workflows
 	$(ACTIVATE) && ruff check && ruff format --check && mypy && \

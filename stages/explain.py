@@ -49,7 +49,8 @@ def versions_that_differ(lock: str) -> list[str]:
 def causes(head: Revision, made: set[str]) -> list[str]:
     """What differs from `head` in params, code, data and versions, except the outputs `made`."""
     changes = what_changed(head)
-    inputs = replace(changes, rules=[], data=[c for c in changes.data if c.name not in made])
+    data = {name: values for name, values in changes.data.items() if name not in made}
+    inputs = replace(changes, rules={}, data=data)
     pins = WORKING_TREE.read(PACKAGES) or b""
     return [*changed_lines(inputs), *versions_that_differ(pins.decode())]
 

@@ -27,6 +27,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers per CPU, since many tests wait for a process, a server or a browser."""
+    return min(2 * (os.cpu_count() or 1), 8)
+
+
 @pytest.fixture(scope="session")
 def about_mnist() -> None:
     """Skip the test in a fork: there, params.yaml, dvc.lock and data/ are about something else.

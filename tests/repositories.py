@@ -17,17 +17,23 @@ import yaml
 IMAGES, VALIDATION_IMAGES, BINS = 200, 900, 7
 METRICS, PREDICTIONS = "data/metrics.json", "data/predictions.csv"
 VALIDATION = "data/validation.json"
+TRAIN = f"python -m train --metrics {VALIDATION}"
+EVALUATE = f"python -m evaluate --metrics {METRICS} --predictions {PREDICTIONS}"
 PIPELINE: dict[str, Any] = {
     "stages": {
         "train": {
-            "cmd": "python train.py",
+            "cmd": TRAIN,
             "params": ["train"],
             "deps": ["train.py"],
             "metrics": [{VALIDATION: {"cache": False}}],
         },
-        "evaluate": {"cmd": "python evaluate.py", "params": ["evaluate"], "deps": ["data/model"]},
+        "evaluate": {
+            "cmd": EVALUATE,
+            "params": ["evaluate"],
+            "deps": ["data/model"],
+            "metrics": [{METRICS: {"cache": False}}],
+        },
     },
-    "metrics": [METRICS],
 }
 RULES: dict[str, dict[str, Any]] = {
     "accuracy": {"better": "higher", "tolerance": 0.01, "floor": 0.5, "alpha": 0.05},
@@ -35,9 +41,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def predictions(
-    wrong: Collection[int], labels: str = "0123", images: int = IMAGES, confidence: bool = True
-) -> str:
+def predictions(wrong: Collection[int], labels: str = "0123", images: int = IMAGES) -> str:
     """predictions.csv of a model that misclassifies the images `wrong`."""
     rows = ["picture,actual,predicted,loss,confidence"]
     for image in range(images):
@@ -46,12 +50,12 @@ def predictions(
         loss += image / 10_000
         sure = 0.5 if image in wrong else exp(-loss)
         rows.append(f"test/{image},{actual},{predicted},{loss:.6f},{sure:.6f}")
-    return "".join(f"{row if confidence else row.rpartition(',')[0]}\n" for row in rows)
+    return "".join(f"{row}\n" for row in rows)
 
 
 def metrics(table: str) -> dict[str, Any]:
     """The metrics of such predictions, with calibration in BINS bins."""
-    header, *rows = [line.split(",")[1:] for line in table.splitlines()]
+    _, *rows = [line.split(",")[1:] for line in table.splitlines()]
     pairs = [(actual, predicted) for actual, predicted, *_ in rows]
     hits = [actual == predicted for actual, predicted in pairs]
     names = sorted({actual for actual, _ in pairs})
@@ -62,23 +66,21 @@ def metrics(table: str) -> dict[str, Any]:
         2 * pairs.count((name, name)) / sum((a == name) + (p == name) for a, p in pairs)
         for name in {name for pair in pairs for name in pair}
     ]
-    found = {
+    gaps: dict[float, float] = defaultdict(float)
+    for hit, row in zip(hits, rows, strict=True):
+        gaps[ceil(float(row[3]) * BINS)] += float(row[3]) - hit
+    return {
         "accuracy": round(fmean(hits), 6),
         "balanced_accuracy": round(fmean(map(fmean, of.values())), 6),
         "baseline_accuracy": round(max(map(len, of.values())) / len(rows), 6),
         "classes": len({name for pair in pairs for name in pair}),
         "cross_entropy": round(fmean(float(row[2]) for row in rows), 6),
         "errors": hits.count(False),
+        "expected_calibration_error": round(sum(map(abs, gaps.values())) / len(rows), 6),
         "images": len(rows),
         "macro_f1": round(fmean(f1), 6),
         "recall": {name: round(fmean(of[name]), 6) for name in names},
     }
-    if "confidence" in header:
-        gaps: dict[int, float] = defaultdict(float)
-        for hit, row in zip(hits, rows, strict=True):
-            gaps[ceil(float(row[3]) * BINS)] += float(row[3]) - hit
-        found["expected_calibration_error"] = round(sum(map(abs, gaps.values())) / len(rows), 6)
-    return found
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Repository:
         """On branch main, with a pipeline that has never run; nothing is committed."""
         repository = cls(folder)
         folder.mkdir()
-        repository.git("init", "--quiet", "--initial-branch=main")
+        repository.git("init", "--quiet", "--initial-branch=main", "--template=")
         repository.write(".dvc/config", "[core]\n    analytics = false\n")
         repository.write("dvc.yaml", yaml.safe_dump(PIPELINE))
         repository.write("train.py", "print('training')\n")
@@ -145,8 +147,7 @@ class Repository:
             accuracy, loss = validation
             chosen_by |= {"validation_accuracy": accuracy, "validation_cross_entropy": loss}
             chosen_by["validation_images"] = VALIDATION_IMAGES
-        if self._measures_validation:
-            self.write(VALIDATION, json.dumps(chosen_by, indent=2) + "\n")
+        self.write(VALIDATION, json.dumps(chosen_by, indent=2) + "\n")
         self.write(PREDICTIONS, table)
         self.write(METRICS, json.dumps(metrics(table), indent=2) + "\n")
         self.lock(model)
@@ -157,30 +158,19 @@ class Repository:
         params = yaml.safe_load(self.read("params.yaml"))
         stages = {
             "train": {
-                "cmd": "python train.py",
+                "cmd": TRAIN,
                 "deps": [self._entry("train.py")],
                 "params": {"params.yaml": {"train": params["train"]}},
-                "outs": [dict(entry)]
-                + ([self._entry(VALIDATION)] if self._measures_validation else []),
+                "outs": [dict(entry), self._entry(VALIDATION)],
             },
             "evaluate": {
-                "cmd": "python evaluate.py",
+                "cmd": EVALUATE,
                 "deps": [entry],
                 "params": {"params.yaml": {"evaluate": params["evaluate"]}},
                 "outs": [self._entry(METRICS), self._entry(PREDICTIONS)],
             },
         }
         self.write("dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": stages}))
-
-    def forget_validation(self) -> None:
-        """Change dvc.yaml to the pipeline as it once was, with metrics of its last stage alone."""
-        pipeline = yaml.safe_load(self.read("dvc.yaml"))
-        del pipeline["stages"]["train"]["metrics"]
-        self.write("dvc.yaml", yaml.safe_dump(pipeline))
-
-    @property
-    def _measures_validation(self) -> bool:
-        return VALIDATION in self.read("dvc.yaml")
 
     def commit(self) -> str:
         """Commit everything; return the hash of the commit."""

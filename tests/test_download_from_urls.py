@@ -17,9 +17,10 @@ from stages.shards import write_shards
 from stages.sources.checked_files import ExpectedFile
 from stages.sources.mirrors import fetch_from_mirror
 from stages.tensorize import TensorizeParams, tensorize
-from tests.conftest import ROOT
 from tests.pipelines import PARAMS, draw_animals
 from tests.s3 import BUCKET, s3_server
+
+WATCHED = Path("pictures")  # by DVC
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def upload(client: Any, folder: Path, prefix: str) -> str:
 
 def tensors(dataset: str, out: Path) -> list[object]:
     """What the files have that `tensorize` makes of `dataset`, names as they are in its folder."""
-    download(DownloadParams(dataset=dataset), ROOT / "pictures", out / "raw")
+    download(DownloadParams(dataset=dataset), WATCHED, out / "raw")
     params = yaml.safe_load(PARAMS.read_text())["tensorize"]
     params |= {"channels": 3, "size": 16, "deskew": False, "validation": 0.2, "shift": 0}
     paths = [out / name for name in ("train", "validation", "test", "skipped")]
@@ -77,7 +78,7 @@ def test_dataset_json_lists_the_checksum_of_each_object(
 ) -> None:
     url = upload(s3, animals, "animals")
     raw = tmp_path / "raw"
-    download(DownloadParams(dataset=url), ROOT / "pictures", raw)
+    download(DownloadParams(dataset=url), WATCHED, raw)
     about = json.loads((raw / "dataset.json").read_text())
     assert about["name"] == "animals"
     paths = {path.relative_to(animals).as_posix(): path for path in animals.rglob("*.*")}
@@ -87,7 +88,7 @@ def test_dataset_json_lists_the_checksum_of_each_object(
 
     changed = sorted(digests)[0]
     s3.put_object(Bucket=BUCKET, Key=f"animals/{changed}", Body=b"changed")
-    download(DownloadParams(dataset=url), ROOT / "pictures", raw)
+    download(DownloadParams(dataset=url), WATCHED, raw)
     again = json.loads((raw / "dataset.json").read_text())["objects"]
     assert {name for name in digests if again[name] != digests[name]} == {changed}
 
@@ -96,11 +97,11 @@ def test_a_wrong_layout_is_reported_with_the_url_and_the_data_set_stays(
     tmp_path: Path, animals: Path, s3: Any
 ) -> None:
     raw = tmp_path / "raw"
-    download(DownloadParams(dataset=str(animals)), ROOT / "pictures", raw)
+    download(DownloadParams(dataset=str(animals)), WATCHED, raw)
     before = sorted(raw.rglob("*"))
     s3.put_object(Bucket=BUCKET, Key="wrong/1.png", Body=b"")
     with pytest.raises(ValueError, match=rf"^s3://{BUCKET}/wrong: found no sub-folders; expected"):
-        download(DownloadParams(dataset=f"s3://{BUCKET}/wrong"), ROOT / "pictures", raw)
+        download(DownloadParams(dataset=f"s3://{BUCKET}/wrong"), WATCHED, raw)
     assert sorted(raw.rglob("*")) == before
     assert {path.name for path in tmp_path.iterdir()} == {"loose", "raw"}
 

@@ -13,33 +13,18 @@ from typer import Option
 
 from stages.base.command import run
 from stages.base.params import number
-from stages.gate.changes import what_changed
-from stages.gate.dvc_commands import modified_data
-from stages.gate.lockfile import load_yaml
+from stages.gate.changes import modified_data, what_changed
+from stages.gate.lockfile import PARAMS, load_params
 from stages.gate.report import Report, error_json, error_markdown, json_text, markdown, terminal
 from stages.gate.results import Results
-from stages.gate.revisions import WORKING_TREE, Revision, find_base
+from stages.gate.revisions import WORKING_TREE, find_base
 from stages.gate.rules import SECTION, Rule, Rules
 from stages.gate.verdict import judge
 
 
-def accepted_at(base: Revision, params: Path) -> dict[str, float]:
-    """The values that the rules of the base accept, by metric; empty if it has no such rules."""
-    document = load_yaml(base, params.as_posix())
-    rules = document.get(SECTION) if isinstance(document, dict) else None
-    if not isinstance(rules, dict):
-        return {}
-    accepted = {
-        metric: number(rule.get("accepted"))
-        for metric, rule in rules.items()
-        if isinstance(rule, dict)
-    }
-    return {m: float(value) for m, value in accepted.items() if isinstance(value, int | float)}
-
-
-def gate(base_revision: str | None, params: Path, accept_new_test_set: bool) -> Report:
+def gate(base_revision: str | None, accept_new_test_set: bool) -> Report:
     """Compare the working tree with the base. Raises OSError or ValueError if that fails."""
-    rules = Rules.load(params, SECTION).by_metric
+    rules = Rules.load(Path(PARAMS), SECTION).by_metric
     base = find_base(base_revision, os.environ)
     now = Results.load(WORKING_TREE, rules)
     if now is None:
@@ -50,7 +35,9 @@ def gate(base_revision: str | None, params: Path, accept_new_test_set: bool) -> 
             " recorded one, `dvc repro` records what the code makes"
         )
     before = Results.load(base, rules)
-    verdict = judge(rules, now, before, accepted_at(base, params), accept_new_test_set)
+    params = load_params(base)
+    accepted = {metric: number(params.get(f"{SECTION}.{metric}.accepted")) for metric in rules}
+    verdict = judge(rules, now, before, accepted, accept_new_test_set)
     return Report(base, verdict, what_changed(base))
 
 
@@ -62,9 +49,6 @@ def main(
             " main branch of the remote, or the target of the pull request"
         ),
     ] = None,
-    params: Annotated[Path, Option(help="in: the file with the section `gate`")] = Path(
-        "params.yaml"
-    ),
     markdown_path: Annotated[
         Path | None, Option("--markdown", help="out: the report for a pull request")
     ] = None,
@@ -79,7 +63,7 @@ def main(
     Exit codes: 0 no metric failed; 1 a metric failed; 2 not compared, with the reason.
     """
     try:
-        report = gate(base, params, accept_new_test_set)
+        report = gate(base, accept_new_test_set)
     except (OSError, ValueError) as error:
         _write(markdown_path, error_markdown(str(error)))
         _write(json_path, error_json(str(error)))

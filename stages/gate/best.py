@@ -15,18 +15,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from typer import Argument, Option
 
 from stages.base.command import run
-from stages.gate.lockfile import Lockfile
+from stages.gate.changes import differences
+from stages.gate.lockfile import PARAMS, Lockfile, load_params
 from stages.gate.report import columns, p_text
 from stages.gate.results import Results
 from stages.gate.revisions import Revision, commit_of, git, named
 from stages.gate.rules import SECTION, Rule, Rules
-from stages.gate.verdict import paired_test, same_test_set
+from stages.gate.verdict import changed_test_set, paired_test
 
 # DVC keeps an experiment at refs/exps/<its base, 2 and 38 digits>/<its name>.
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
@@ -37,17 +38,37 @@ WIDTH = 100  # columns of the table; the params are wrapped, nothing else is
 
 @dataclass(frozen=True)
 class Candidate:
-    """A commit, its results, and its value of the metric on the validation and test images.
+    """A revision, and its value of the metric on the validation and test images.
 
-    error: the standard error on the validation images, None if the metrics do not determine it.
+    params: those of the stages, by full name.  outs: the MD5 of what the stages made, by path.
+    error: the standard error of an accuracy on the validation images, None for other metrics.
     """
 
-    revision: Revision
+    name: str
     results: Results
-    lockfile: Lockfile
+    params: Mapping[str, Any]
+    outs: Mapping[str, str | None]
     validation: float
     error: float | None
     test: float
+
+    @classmethod
+    def load(cls, revision: Revision, metric: str) -> Self:
+        """Raises ValueError if the revision has no such metric, or not on both."""
+        results = Results.load(revision, [metric])
+        if results is None:
+            raise ValueError("found no metrics")
+        value, error = results.validation_metric(metric), None
+        if metric == "accuracy":
+            images = results.validation_metric("images")
+            error = math.sqrt(max(0, value * (1 - value)) / max(1, images))
+        params = {
+            name: value
+            for name, value in load_params(revision).items()
+            if not name.startswith(f"{SECTION}.")
+        }
+        outs, test = Lockfile.load(revision).outs, results.metric(metric)
+        return cls(revision.name, results, params, outs, value, error, test)
 
 
 def experiments() -> Iterator[Revision]:
@@ -77,15 +98,10 @@ def candidates(revisions: list[Revision], metric: str) -> tuple[list[Candidate],
     left_out = []
     for revision in revisions:
         try:
-            results = Results.load(revision, [metric])
-            if results is None:
-                raise ValueError("found no metrics")
-            if found and not same_test_set(found[0].results.predictions, results.predictions):
-                raise ValueError(f"its test set differs from that of {found[0].revision.name}")
-            validation = results.validation_metric(metric)
-            error = _standard_error(metric, validation, results.validation)
-            lockfile, test = Lockfile.load(revision), results.metric(metric)
-            found.append(Candidate(revision, results, lockfile, validation, error, test))
+            one = Candidate.load(revision, metric)
+            if found and changed_test_set(found[0].results.predictions, one.results.predictions):
+                raise ValueError(f"its test set differs from that of {found[0].name}")
+            found.append(one)
         except ValueError as error:
             left_out.append(f"{revision.name}: {error}")
     if not found:
@@ -97,27 +113,21 @@ def ranked(found: list[Candidate], metric: str, rule: Rule) -> list[tuple[str, .
     """The rows of the table, the best on the validation images first; ties keep their order."""
     sign = -1 if rule.better == "higher" else 1
     order = sorted(found, key=lambda candidate: sign * candidate.validation)
-    names = short_names(changed_params(found))
+    unlike = {one.name: differences(found[0].params, one.params) for one in found}
+    names = short_names(sorted({name for params in unlike.values() for name in params}))
     return [
         (
-            candidate.revision.name,
+            candidate.name,
             _measured(candidate, order[0]),
             f"{candidate.test:.6f}",
             _verdict(candidate, order, metric, rule),
-            _differences(candidate, found[0], names),
+            " ".join(
+                f"{names[name]}={json.dumps(value, default=str)}"
+                for name, (_, value) in unlike[candidate.name].items()
+            ),
         )
         for candidate in order
     ]
-
-
-def changed_params(found: list[Candidate]) -> list[str]:
-    """The full names of the params of which the candidates have different values, sorted."""
-    params = [candidate.lockfile.params for candidate in found]
-    return sorted(
-        name
-        for name in {name for of_one in params for name in of_one}
-        if any(of_one.get(name) != params[0].get(name) for of_one in params)
-    )
 
 
 def short_names(names: list[str]) -> Mapping[str, str]:
@@ -126,19 +136,12 @@ def short_names(names: list[str]) -> Mapping[str, str]:
     return {name: end if last[end := name.rpartition(".")[2]] == 1 else name for name in names}
 
 
-def _standard_error(metric: str, value: float, validation: Mapping[str, Any]) -> float | None:
-    images = validation.get("validation_images")
-    if metric != "accuracy" or not isinstance(images, int) or images < 1 or not 0 <= value <= 1:
-        return None
-    return math.sqrt(value * (1 - value) / images)
-
-
 def _measured(candidate: Candidate, best: Candidate) -> str:
-    if candidate.error is None:
+    if candidate.error is None or best.error is None:
         return f"{candidate.validation:.6f}"
-    distance = abs(candidate.validation - best.validation)
-    close = candidate is not best and best.error is not None and distance <= best.error
-    return f"{candidate.validation:.6f} ±{candidate.error:.4f}{'~' if close else ' '}"
+    close = abs(candidate.validation - best.validation) <= best.error
+    mark = "~" if close and candidate is not best else " "
+    return f"{candidate.validation:.6f} ±{candidate.error:.4f}{mark}"
 
 
 def _verdict(candidate: Candidate, order: list[Candidate], metric: str, rule: Rule) -> str:
@@ -146,25 +149,14 @@ def _verdict(candidate: Candidate, order: list[Candidate], metric: str, rule: Ru
     if candidate is best:
         return "best on validation"
     for other in order[: order.index(candidate)]:
-        if other.lockfile.outs == candidate.lockfile.outs:
-            return f"same as {other.revision.name}"
-    test = paired_test(metric, best.results, candidate.results) if rule.alpha else None
+        if other.outs == candidate.outs:
+            return f"same as {other.name}"
     worse_by = rule.worse_by(best.test, candidate.test)
     really = "worse" if worse_by > 0 else "better"
-    if test is None or rule.alpha is None:
-        within = abs(worse_by) <= (rule.tolerance or 0)
-        return "within tolerance" if within else really
-    word = really if test.p_value <= rule.alpha else "may be noise"
-    return f"{word}, p = {p_text(test.p_value)}"
-
-
-def _differences(candidate: Candidate, first: Candidate, names: Mapping[str, str]) -> str:
-    own, others = candidate.lockfile.params, first.lockfile.params
-    return " ".join(
-        f"{short}={json.dumps(own.get(name))}"
-        for name, short in names.items()
-        if own.get(name) != others.get(name)
-    )
+    if rule.alpha is None:
+        return "within tolerance" if abs(worse_by) <= (rule.tolerance or 0) else really
+    p_value = paired_test(metric, best.results, candidate.results).p_value
+    return f"{really if p_value <= rule.alpha else 'may be noise'}, p = {p_text(p_value)}"
 
 
 def table(rows: list[tuple[str, ...]], first: str) -> list[str]:
@@ -187,23 +179,20 @@ def main(
     metric: Annotated[
         str | None, Option(help="the metric to rank by; by default the first that has a rule")
     ] = None,
-    params: Annotated[Path, Option(help="in: the file with the section `gate`")] = Path(
-        "params.yaml"
-    ),
 ) -> None:
     """Rank experiments on validation images, and say which are really worse on the test images."""
-    rules = Rules.load(params, SECTION).by_metric
+    rules = Rules.load(Path(PARAMS), SECTION).by_metric
     name = metric or next(iter(rules))
     if name not in rules:
         raise ValueError(
-            f"{params}: gate: found no rule for {name}; expected one of {', '.join(rules)}"
+            f"{PARAMS}: gate: found no rule for {name}; expected one of {', '.join(rules)}"
         )
     chosen = [named(revision) for revision in revisions] if revisions else list(experiments())
     found, left_out = candidates(chosen, name)
     rows = ranked(found, name, rules[name])
     typer.echo(f"{name}, {rules[name].better} is better; ranked on the validation images\n")
     typer.echo(
-        "\n".join(table(rows, found[0].revision.name)),
+        "\n".join(table(rows, found[0].name)),
         color=False if os.environ.get("NO_COLOR") else None,
     )
     if any(candidate.error for candidate in found):

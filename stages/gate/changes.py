@@ -1,24 +1,20 @@
 """What besides the metrics differs between a base and the working tree: params, code and data."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from stages.gate.dvc_commands import params_diff
-from stages.gate.lockfile import PIPELINE, Lockfile
-from stages.gate.revisions import WORKING_TREE, Revision
+from stages.gate.lockfile import PIPELINE, Lockfile, equal, load_params
+from stages.gate.revisions import WORKING_TREE, Revision, last_line
 from stages.gate.rules import SECTION
 
 PACKAGES = "requirements.lock"
-RULES = f"{SECTION}."
 
-
-@dataclass(frozen=True)
-class Change:
-    """A value at the base and now; None on a side that has none."""
-
-    name: str
-    base: Any
-    now: Any
+# By name, the value at the base and now; None on a side that has none.
+Differences: TypeAlias = dict[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -28,45 +24,51 @@ class Changes:
     data: MD5 of what the stages made, and of the folders they read, by path.
     """
 
-    params: list[Change]
-    rules: list[Change]
+    params: Differences
+    rules: Differences
     code: list[str]
-    data: list[Change]
+    data: Differences
 
 
 def what_changed(base: Revision) -> Changes:
-    """The differences from `base` to the working tree, sorted by name.
+    """The differences from `base` to the working tree.
 
     Code means the files that the stages read from git, the pipeline and the locked packages.
-    Raises OSError if `dvc params diff` fails.
     """
-    params = _params_diff(base)
     before, after = Lockfile.load(base), Lockfile.load(WORKING_TREE)
-    code = {
-        path
-        for path in (before.code.keys() | after.code.keys())
-        if before.code.get(path) != after.code.get(path)
-    }
-    code |= {path for path in (PIPELINE, PACKAGES) if base.read(path) != WORKING_TREE.read(path)}
+    params = differences(load_params(base), load_params(WORKING_TREE))
+    rules = {name: values for name, values in params.items() if name.startswith(f"{SECTION}.")}
     return Changes(
-        params=[change for change in params if not change.name.startswith(RULES)],
-        rules=[change for change in params if change.name.startswith(RULES)],
-        code=sorted(code),
-        data=[
-            Change(path, before.data.get(path), after.data.get(path))
-            for path in sorted(before.data.keys() | after.data.keys())
-            if before.data.get(path) != after.data.get(path)
-        ],
+        params={name: values for name, values in params.items() if name not in rules},
+        rules=rules,
+        code=list(differences(_code(before), _code(after))),
+        data=differences(before.data, after.data),
     )
 
 
-def _params_diff(base: Revision) -> list[Change]:
-    files = params_diff(str(base.commit))
-    return sorted(
-        (
-            Change(name, change.get("old"), change.get("new"))
-            for changes in files.values()
-            for name, change in changes.items()
-        ),
-        key=lambda change: change.name,
-    )
+def differences(base: Mapping[str, Any], now: Mapping[str, Any]) -> Differences:
+    """The entries that differ, sorted by name."""
+    return {
+        name: (base.get(name), now.get(name))
+        for name in sorted(base.keys() | now.keys())
+        if not equal(base.get(name), now.get(name))
+    }
+
+
+def modified_data() -> list[str]:
+    """The outputs in the working tree that dvc.lock does not record, sorted.
+
+    Outputs that are not here are not listed: a clone need not hold the data. Raises OSError if DVC
+    cannot tell.
+    """
+    command = [sys.executable, "-m", "dvc", "data", "status", "--json"]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if result.returncode:
+        raise OSError(f"dvc data status: {last_line(result)}")
+    status = json.loads(result.stdout or b"{}")
+    return sorted(status.get("uncommitted", {}).get("modified", []))
+
+
+def _code(lockfile: Lockfile) -> dict[str, Any]:
+    in_git = {path: lockfile.revision.read(path) for path in (PIPELINE, PACKAGES)}
+    return {**lockfile.code, **in_git}

@@ -31,15 +31,13 @@ class PairedTest:
     p_value: float
 
 
-def accuracy_test(lost: int, gained: int, images: int) -> PairedTest:
-    """The change of accuracy, from the images that only the base (lost) or only now (gained) are
-    right.
+def mcnemar_test(lost: int, gained: int, images: int) -> PairedTest:
+    """The change of accuracy, where only the base is right (lost) or only the model now (gained).
 
-    Exact McNemar test (McNemar 1947): if the models are equally good, `lost` is binomial with
-    `lost + gained` trials and probability 1/2.
-    The interval is Bonett and Price's (2012): Wald's, after adding one image to each of the two
-    counts. Fagerland, Lydersen and Laake (2014) recommend it; unlike Wald's own, it does not shrink
-    to a point where the models agree on every image.
+    Exact McNemar test (1947): if the models are equally good, `lost` is binomial with
+    `lost + gained` trials and probability 1/2. The interval is Bonett and Price's (2012): Wald's,
+    after adding one image to each of the two counts, so that it does not shrink to a point where
+    the models agree on every image.
     """
     from scipy import stats
 
@@ -51,13 +49,12 @@ def accuracy_test(lost: int, gained: int, images: int) -> PairedTest:
     return PairedTest((max(-1.0, up - down - half), min(1.0, up - down + half)), float(p_value))
 
 
-def mean_test(base: Floats, now: Floats) -> PairedTest:
-    """The change of the mean of one value per image; `base` and `now` are (N,), N at least 2.
+def paired_t_test(base: Floats, now: Floats) -> PairedTest:
+    """The change of the mean of one value per image; `base` and `now` are (N,).
 
-    Student's paired t-test (Student 1908). It tests the mean, which is what cross entropy is; a
-    rank test ignores how large a loss is, and so tests something else. Losses are skewed, but the
-    mean of thousands of differences is normal for all practical purposes. Raises ValueError for
-    fewer than two images, whose spread is unknown.
+    Student's paired t-test (1908). Losses are skewed, but the mean of thousands of differences is
+    normal for all practical purposes. Raises ValueError for a single image, whose spread is
+    unknown.
     """
     from scipy import stats
 
@@ -74,7 +71,7 @@ def mean_test(base: Floats, now: Floats) -> PairedTest:
     return PairedTest((float(low), float(high)), float(result.pvalue))
 
 
-def swap_test(base: Any, now: Any, of: Callable[[Floats], Any]) -> PairedTest:
+def randomization_test(base: Any, now: Any, of: Callable[[Floats], Any]) -> PairedTest:
     """The change of a metric that is `of(the sum of its rows)`: base and now, sparse (N, M).
 
     Paired randomization test (Noreen 1989; for F1, Yeh 2000): between equally good models, it is

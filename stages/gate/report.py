@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from stages.base.command import printable
-from stages.gate.changes import Change, Changes
+from stages.gate.changes import Changes, Differences
 from stages.gate.revisions import Revision
 from stages.gate.verdict import FAILURES, MetricVerdict, Verdict
 
@@ -31,81 +31,64 @@ class Report:
     @property
     def sentence(self) -> str:
         """The result in one sentence."""
-        failed = self.verdict.failed
-        if failed:
-            return f"FAILED against {self.base.name}: {'; '.join(map(_reason, failed))}."
-        if self.verdict.images is None:
-            note = "; ".join(self.verdict.notes)
-            return f"PASSED against {self.base.name}: {note}."
-        if all(judged.outcome == "same" for judged in self.verdict.metrics):
-            return f"PASSED against {self.base.name}: every metric is the same."
-        accepted = [j.metric for j in self.verdict.metrics if j.outcome == "worse, accepted"]
+        verdict, against = self.verdict, f"against {self.base.name}"
+        if verdict.failed:
+            return f"FAILED {against}: {'; '.join(map(_reason, verdict.failed))}."
+        if verdict.disagreements is None:
+            return f"PASSED {against}: {'; '.join(verdict.notes)}."
+        if all(judged.outcome == "same" for judged in verdict.metrics):
+            return f"PASSED {against}: every metric is the same."
+        accepted = [j.metric for j in verdict.metrics if j.outcome == "worse, accepted"]
         but = f", except where that was accepted ({', '.join(accepted)})" if accepted else ""
         return (
-            f"PASSED against {self.base.name}: no metric is worse by more than its tolerance and"
-            f" noise explain{but}."
+            f"PASSED {against}: no metric is worse by more than its tolerance and noise"
+            f" explain{but}."
         )
-
-    @property
-    def rows(self) -> list[tuple[str, ...]]:
-        """The table, without its header."""
-        return [_row(judged) for judged in self.verdict.metrics]
 
     @property
     def remarks(self) -> list[str]:
         """What else a reader must know, one line each."""
-        altered = [f"the rules have changed: {_change(change)}" for change in self.changes.rules]
-        return [*self.verdict.notes, *self.verdict.warnings, *altered]
+        rules = [f"the rules have changed: {line}" for line in _lines(self.changes.rules)]
+        return [*self.verdict.notes, *self.verdict.warnings, *rules]
 
     @property
     def images(self) -> list[str]:
         """How many images were lost and gained, and between which classes."""
-        images = self.verdict.images
-        if images is None:
+        found = self.verdict.disagreements
+        if found is None:
             return []
-        lost, gained = images.lost.total(), images.gained.total()
-        lines = [f"{lost} lost and {gained} gained of {images.total} test images"]
-        if lost:
-            lines.append(f"lost: {_pairs(images.lost, '{0} now mistaken for {1}')}")
-        if gained:
-            lines.append(f"gained: {_pairs(images.gained, '{0} was mistaken for {1}')}")
-        return lines
-
-    @property
-    def changed(self) -> list[str]:
-        """What changed besides the metrics, one line each."""
-        return changed_lines(self.changes) or ["nothing: neither params nor code nor data"]
+        lost, gained = found.lost.total(), found.gained.total()
+        return [
+            f"{lost} lost and {gained} gained of {found.images} test images",
+            *([f"lost: {_pairs(found.lost, 'now mistaken for')}"] if lost else []),
+            *([f"gained: {_pairs(found.gained, 'was mistaken for')}"] if gained else []),
+        ]
 
     @property
     def sections(self) -> list[tuple[str, list[str]]]:
         """Titles and their lines, without empty sections."""
-        sections = [("Note", self.remarks), ("Images", self.images), ("Changed", self.changed)]
+        changed = changed_lines(self.changes) or ["nothing: neither params nor code nor data"]
+        sections = [("Note", self.remarks), ("Images", self.images), ("Changed", changed)]
         return [(title, lines) for title, lines in sections if lines]
 
 
 def changed_lines(changes: Changes) -> list[str]:
     """Params, code and data that changed, one line each."""
     return [
-        *(f"param {_change(change)}" for change in changes.params),
+        *(f"param {line}" for line in _lines(changes.params)),
         *(f"code {path}" for path in changes.code),
-        *(f"data {_change(_shortened(change))}" for change in changes.data),
+        *(f"data {line}" for line in _lines(changes.data, length=7)),
     ]
 
 
 def terminal(report: Report) -> str:
     """Text with ANSI colours, which `typer.echo` removes where there is no terminal."""
-    failed = bool(report.verdict.failed)
-    lines = [
-        typer.style(printable(report.sentence), fg="red" if failed else "green", bold=True),
-        "",
-    ]
-    lines += columns(HEADER, report.rows, NUMBERS)
+    colour = "red" if report.verdict.failed else "green"
+    lines = [typer.style(printable(report.sentence), fg=colour, bold=True), ""]
+    lines += columns(HEADER, map(_row, report.verdict.metrics), NUMBERS)
     for title, entries in report.sections:
-        lines += [
-            "",
-            typer.style(title, bold=True),
-            *(f"  {printable(entry)}" for entry in entries),
-        ]
+        lines += ["", typer.style(title, bold=True)]
+        lines += [f"  {printable(entry)}" for entry in entries]
     return "\n".join(lines)
 
 
@@ -114,7 +97,7 @@ def markdown(report: Report) -> str:
     sign = "❌" if report.verdict.failed else "✅"
     lines = [f"## {sign} Regression gate", "", _escaped(report.sentence), ""]
     rules = ["---:" if index in NUMBERS else "---" for index in range(len(HEADER))]
-    for row in (HEADER, rules, *report.rows):
+    for row in (HEADER, rules, *map(_row, report.verdict.metrics)):
         lines.append(f"| {' | '.join(map(_escaped, row))} |")
     for title, entries in report.sections:
         lines += ["", f"**{title}**", "", *(f"- {_escaped(entry)}" for entry in entries)]
@@ -123,24 +106,24 @@ def markdown(report: Report) -> str:
 
 def json_text(report: Report) -> str:
     """The report for programs; docs/gate.md describes it."""
-    images = report.verdict.images
+    found, changes = report.verdict.disagreements, report.changes
     document = {
         "verdict": "fail" if report.verdict.failed else "pass",
         "sentence": report.sentence,
         "base": report.base.commit,
         "notes": report.remarks,
         "metrics": {judged.metric: _judged(judged) for judged in report.verdict.metrics},
-        "images": images
+        "images": found
         and {
-            "total": images.total,
-            "lost": _counted(images.lost, "now"),
-            "gained": _counted(images.gained, "base"),
+            "total": found.images,
+            "lost": _counted(found.lost, "now"),
+            "gained": _counted(found.gained, "base"),
         },
         "changed": {
-            "params": _by_name(report.changes.params),
-            "rules": _by_name(report.changes.rules),
-            "code": report.changes.code,
-            "data": _by_name(report.changes.data),
+            "params": _by_name(changes.params),
+            "rules": _by_name(changes.rules),
+            "code": changes.code,
+            "data": _by_name(changes.data),
         },
     }
     return _dumped(document)
@@ -209,22 +192,24 @@ def _reason(judged: MetricVerdict) -> str:
     return f"{judged.metric} is worse, {judged.base:.6f} -> {judged.now:.6f}{test}"
 
 
-def _change(change: Change) -> str:
-    return f"{change.name}: {_value(change.base)} -> {_value(change.now)}"
-
-
-def _shortened(change: Change) -> Change:
-    return Change(change.name, *(md5 and md5[:7] for md5 in (change.base, change.now)))
+def _lines(differences: Differences, length: int | None = None) -> list[str]:
+    return [
+        f"{name}: {_value(base)[:length]} -> {_value(now)[:length]}"
+        for name, (base, now) in differences.items()
+    ]
 
 
 def _value(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    """A param or a hash for people; YAML also has dates, which JSON has not."""
+    if isinstance(value, str):
+        return value
+    return "none" if value is None else json.dumps(value, default=str)
 
 
-def _pairs(counts: Counter[tuple[str, str]], form: str) -> str:
+def _pairs(counts: Counter[tuple[str, str]], words: str) -> str:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{form.format(*pair)} ({number})" for pair, number in ranked[:PAIRS]]
-    rest = sum(number for _, number in ranked[PAIRS:])
+    named = [f"{actual} {words} {other} ({images})" for (actual, other), images in ranked[:PAIRS]]
+    rest = sum(images for _, images in ranked[PAIRS:])
     return ", ".join(named) + (f", others ({rest})" if rest else "")
 
 
@@ -251,12 +236,12 @@ def _counted(counts: Counter[tuple[str, str]], side: str) -> list[dict[str, Any]
     ]
 
 
-def _by_name(changes: Iterable[Change]) -> dict[str, dict[str, Any]]:
-    return {change.name: {"base": change.base, "now": change.now} for change in changes}
+def _by_name(differences: Differences) -> dict[str, dict[str, Any]]:
+    return {name: {"base": base, "now": now} for name, (base, now) in differences.items()}
 
 
 def _dumped(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+    return json.dumps(document, default=str, indent=2, sort_keys=True) + "\n"
 
 
 def _escaped(text: str) -> str:

@@ -1,19 +1,21 @@
 """The metrics and the predictions of one revision, checked: what the gate compares."""
 
 import json
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from stages.base.params import number
-from stages.gate.contributions import Contributions, contributions
-from stages.gate.lockfile import Lockfile, flat
-from stages.gate.predictions import REMEDY, ROUNDING, Predictions, parse_predictions
+from stages.gate.contributions import Contributions, of_classes, of_confidences, of_losses
+from stages.gate.lockfile import Lockfile, bounded, flat, load_params
+from stages.gate.predictions import REMEDY, Predictions, parse_predictions
 from stages.gate.revisions import Revision
+from stages.gate.rules import RECALL
 
 BINS = "evaluate.calibration_bins"
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Results:
 
     metrics: by name, nested ones as `recall.8`, of whatever type JSON gave them.
     calibration_bins: as in the params of that revision, None if they do not say.
-    validation: the metrics of the stages before the last, which params may be chosen by.
+    validation: the metrics on the validation images, which params may be chosen by.
     where: the metrics file, for messages.
     """
 
@@ -42,24 +44,19 @@ class Results:
         """
         lockfile = Lockfile.load(revision)
         paths = lockfile.results()
-        if paths is None:
+        if not paths:
             return None
-        where = [revision.where(path) for path in paths]
-        contents = [revision.read(path) for path in paths]
-        for name, content in zip(where, contents, strict=True):
-            if content is None:
-                raise ValueError(f"{name}: no such file, though dvc.lock records it; {REMEDY}")
-        metrics, predictions = (content or b"" for content in contents)
+        metrics, predictions, validation = paths
         results = cls(
-            where[0],
-            parse_metrics(metrics, where[0]),
-            parse_predictions(predictions, where[1]),
-            lockfile.param(paths[0], BINS),
-            _validation_metrics(lockfile),
+            revision.where(metrics),
+            _read(revision, metrics, parse_metrics),
+            _read(revision, predictions, parse_predictions),
+            load_params(revision).get(BINS),
+            _read(revision, validation, parse_metrics),
         )
         for name in gated:
             results.metric(name)
-        results.check_agreement(where[1])
+        results.check_agreement(revision.where(predictions))
         lockfile.check()
         return results
 
@@ -68,14 +65,6 @@ class Results:
         if name not in self.metrics:
             raise ValueError(f"{self.where}: found no metric {name}, which has a rule in params")
         return _finite(self.metrics[name], f"{self.where}: {name}")
-
-    def contributions(self, metric: str, names: Sequence[str]) -> Contributions | None:
-        """What each image adds to a metric, None if that does not follow from the predictions.
-
-        names: the classes in one order for all results to compare.
-        """
-        bins = self._bins() if metric == "expected_calibration_error" else 0
-        return contributions(metric, self.predictions, names, self._classes(), bins)
 
     def validation_metric(self, name: str) -> float:
         """The metric `name` on the validation images. Raises ValueError unless it is there."""
@@ -86,100 +75,94 @@ class Results:
             )
         return _finite(self.validation[name], name)
 
+    def contributions(self, metric: str, names: Sequence[str]) -> Contributions:
+        """What each image adds to the sums that a metric follows from.
+
+        names: the classes in one order for all results to compare.
+        """
+        if metric == "cross_entropy":
+            return of_losses(self.predictions)
+        if metric == "expected_calibration_error":
+            return of_confidences(self.predictions, self._bins)
+        return of_classes(self.predictions, names, self._classes)
+
     def check_agreement(self, where: str) -> None:
         """Raise ValueError unless the predictions, the file `where`, can give these metrics."""
         predictions = self.predictions
-        classes = self._classes()
-        implied = {name: (value, 0.0) for name, value in predictions.exact_metrics.items()}
-        implied["macro_f1"] = (predictions.sum_of_f1 / classes, ROUNDING / 2)
-        implied["cross_entropy"] = (float(predictions.loss.mean()), ROUNDING)
-        if predictions.confidence is not None and "expected_calibration_error" in self.metrics:
-            implied["expected_calibration_error"] = predictions.calibration_error(
-                predictions.confidence, self._bins()
-            )
+        recalls = {f"{RECALL}{name}" for name in predictions.actual}
         for name in self.metrics:
-            if name.startswith("recall.") and name not in implied:
+            if name.startswith(RECALL) and name not in recalls:
                 raise ValueError(
                     f"{self.where}: found {name}; expected no recall of a class that no image in"
                     f" {where} has; {REMEDY}"
                 )
-            if name in implied and abs(self.metric(name) - implied[name][0]) > implied[name][1]:
-                raise ValueError(
-                    f"{self.where}: {name}: found {self.metrics[name]}; expected"
-                    f" {round(implied[name][0], 6)}, which follows from {where};"
-                    " `dvc repro --force` regenerates both"
-                )
-        predictions.check_possible(classes, where)
+        for metric in ("accuracy", "cross_entropy", "expected_calibration_error"):
+            implied = self.contributions(metric, sorted(predictions.classes))
+            for name, value in implied.metrics.items():
+                if name in self.metrics and abs(self.metric(name) - value) > implied.rounding:
+                    raise ValueError(
+                        f"{self.where}: {name}: found {self.metrics[name]}; expected"
+                        f" {number(round(value, 6))}, which follows from {where};"
+                        " `dvc repro --force` regenerates both"
+                    )
+        predictions.check_possible(self._classes, where)
 
+    @property
     def _classes(self) -> float:
-        """The number of classes that the model knows, infinite if nothing bounds it.
-
-        Results from before that was a metric: those that appear in the predictions, and more where
-        macro F1 says so, since each class that does not appear adds 0 to its sum.
-        """
+        """The number of classes that the model knows; without that metric, those that appear."""
         appear = len(self.predictions.classes)
-        if "classes" in self.metrics:
-            known = self.metric("classes")
-            if known < appear or not known.is_integer():
-                raise ValueError(
-                    f"{self.where}: classes: found {known:g}; expected the {appear} that appear in"
-                    f" the predictions, or more; {REMEDY}"
-                )
-            return known
-        seen, total = max(2, appear), self.predictions.sum_of_f1
-        if "macro_f1" not in self.metrics or total == 0:
-            return math.inf
-        macro_f1 = self.metric("macro_f1")
-        return max(seen, round(total / macro_f1)) if macro_f1 > ROUNDING else seen
-
-    def _bins(self) -> int:
-        bins = number(self.calibration_bins)
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
+        known = _finite(self.metrics.get("classes", appear), f"{self.where}: classes")
+        if known < appear or not known.is_integer():
             raise ValueError(
-                f"{self.where}: expected_calibration_error cannot be checked: {BINS}: found"
-                f" {_json(self.calibration_bins)}; expected an integer of 1 or more"
+                f"{self.where}: classes: found {known:g}; expected the {appear} that appear in the"
+                f" predictions, or more; {REMEDY}"
             )
-        return bins
+        return known
+
+    @property
+    def _bins(self) -> int:
+        """The number of bins of confidence."""
+        bins = number(self.calibration_bins)
+        if type(bins) is int and bins > 0:
+            return bins
+        raise ValueError(
+            f"{self.where}: expected_calibration_error cannot be checked: {BINS}: found"
+            f" {_json(self.calibration_bins)}; expected an integer of 1 or more"
+        )
+
+
+def _read(revision: Revision, path: str, parse: Callable[[bytes, str], Parsed]) -> Parsed:
+    where = revision.where(path)
+    content = revision.read(path)
+    if content is None:
+        raise ValueError(f"{where}: no such file, though dvc.lock records it; {REMEDY}")
+    return parse(content, where)
 
 
 def _finite(value: Any, where: str) -> float:
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            finite = float(value)
-            if math.isfinite(finite):
-                return finite
-    except OverflowError:  # an integer beyond every float
-        pass
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and abs(value) <= sys.float_info.max:
+        return float(value)
     raise ValueError(f"{where}: found {_json(value)}; expected a finite number")
-
-
-def _validation_metrics(lockfile: Lockfile) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    for path in lockfile.validation_metrics():
-        where = lockfile.revision.where(path)
-        content = lockfile.revision.read(path)
-        if content is None:
-            raise ValueError(f"{where}: no such file, though dvc.lock records it; {REMEDY}")
-        metrics |= parse_metrics(content, where)
-    return metrics
 
 
 def parse_metrics(content: bytes, where: str) -> dict[str, Any]:
     """A JSON object -> its values by dotted name. Raises ValueError if it is no such object."""
     try:
         document = json.loads(content, object_pairs_hook=_without_duplicates)
-        if isinstance(document, dict):
-            return flat(document)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not valid JSON: {error}; {REMEDY}") from None
-    raise ValueError(f"{where}: found {_json(document)}; expected an object of metrics")
+    if not isinstance(document, dict):
+        raise ValueError(f"{where}: found {_json(document)}; expected an object of metrics")
+    return flat(bounded(document, where), where)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-        raise ValueError(f"found {twice[:40]!r} twice in one object")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"found {name[:40]!r} twice in one object")
+        values[name] = value
     return values
 
 

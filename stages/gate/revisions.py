@@ -5,6 +5,7 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 MAX_BYTES = 2**28  # of a file; a table of predictions has about 32 bytes per image
@@ -25,7 +26,7 @@ class Revision:
         Links are followed. Raises OSError if there is a file whose content cannot be read, and
         ValueError if there is something else or more than MAX_BYTES.
         """
-        content = _read_file(path) if self.commit is None else self._read_blob(path)
+        content = _read_file(path) if self.commit is None else _read_blob(self, path)
         if content is None:
             return None
         if len(content) > MAX_BYTES:
@@ -36,21 +37,6 @@ class Revision:
                 " the gate reads out of LFS, since commits hold only pointers"
             )
         return content
-
-    def _read_blob(self, path: str) -> bytes | None:
-        # The answer is one line, HASH blob SIZE, and the content, or a line that says why not.
-        name = f"{self.commit}:./{path}".replace("\n", "\N{REPLACEMENT CHARACTER}")
-        shown = git("cat-file", "--batch", "--follow-symlinks", stdin=name.encode())
-        head, _, content = shown.stdout.partition(b"\n")
-        if b" blob " in head and not head.endswith(b" missing"):
-            return content[: int(head.split()[-1])]
-        listed = git("ls-tree", str(self.commit), "--", f"./{path}")
-        if listed.stdout or listed.returncode:
-            # a folder, a link that leads nowhere, a partial clone that is offline, or a broken one
-            failed = next((result for result in (shown, listed) if result.returncode), None)
-            reason = last_line(failed) if failed else head.decode(errors="replace")
-            raise OSError(f"{self.where(path)}: git cannot read its content: {reason[:200]}")
-        return None
 
     def where(self, path: str) -> str:
         """What messages call the file at `path`."""
@@ -66,6 +52,23 @@ def _read_file(path: str) -> bytes | None:
         raise ValueError(f"{path}: not a regular file; expected one that the pipeline wrote")
     with Path(path).open("rb") as file:
         return file.read(MAX_BYTES + 1)
+
+
+@cache  # a commit does not change
+def _read_blob(revision: Revision, path: str) -> bytes | None:
+    # The answer is one line, HASH blob SIZE, and the content, or a line that says why not.
+    name = f"{revision.commit}:./{path}".replace("\n", "\N{REPLACEMENT CHARACTER}")
+    shown = git("cat-file", "--batch", "--follow-symlinks", stdin=name.encode())
+    head, _, content = shown.stdout.partition(b"\n")
+    if b" blob " in head and not head.endswith(b" missing"):
+        return content[: int(head.split()[-1])]
+    listed = git("ls-tree", str(revision.commit), "--", f"./{path}")
+    if listed.stdout or listed.returncode:
+        # a folder, a link that leads nowhere, a partial clone that is offline, or a broken one
+        failed = next((result for result in (shown, listed) if result.returncode), None)
+        reason = last_line(failed) if failed else head.decode(errors="replace")
+        raise OSError(f"{revision.where(path)}: git cannot read its content: {reason[:200]}")
+    return None
 
 
 WORKING_TREE = Revision("the working tree")

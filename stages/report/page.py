@@ -130,7 +130,7 @@ def _summary(data: PageData) -> str:
     chosen = f", with {validation:,} more for choosing params" if validation else ""
     return (
         "A logistic regression: one linear layer, trained on"
-        f" {counts.get('train', 0):,} pictures{chosen}. What it sees of a picture is {data.seen}."
+        f" {counts.get('train', 0):,} images{chosen}. What it sees of a picture is {data.seen}."
     )
 
 
@@ -138,8 +138,8 @@ def _invitation(ink: Mapping[str, Any] | None) -> str:
     """What a visitor can put in."""
     where = "The features and the probabilities are computed in your browser, as in the pipeline."
     if ink:
-        return f"Draw with a mouse, a finger or a pen, or pick a test picture. {where}"
-    return f"Pick a test picture, or choose a file. {where}"
+        return f"Draw with a mouse, a finger or a pen, or pick a test image. {where}"
+    return f"Pick a test image, or choose a file. {where}"
 
 
 def _what_the_model_sees(data: PageData, ink: Mapping[str, Any] | None) -> str:
@@ -169,7 +169,7 @@ def _left_out(run: Mapping[str, Any]) -> str:
     if (included := run["pictures"]["errors"]) < run["errors"]:
         room = f"{PICTURE_BYTES // 2**20} MiB"
         text += (
-            f" The page has room for {room} of pictures: the worst {included:,} of"
+            f" The page has room for {room} of images: the worst {included:,} of"
             f" {run['errors']:,} mistakes."
         )
     if "weights" not in run:

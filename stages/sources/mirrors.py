@@ -15,15 +15,14 @@ from typing import IO
 
 from stages.sources.checked_files import CHUNK, ExpectedFile, WrongContent
 from stages.sources.object_storage import (
+    ATTEMPTS,
+    BACKOFF_SECONDS,
     CONNECT_SECONDS,
     MIN_SPEED,
     SCHEME,
     SILENCE_SECONDS,
     download_object,
 )
-
-ATTEMPTS = 3  # at a server that fails to answer properly
-BACKOFF_SECONDS = 1.0  # before the second attempt; doubled before each later one
 
 
 def fetch_from_mirror(mirror: str, files: Mapping[str, ExpectedFile], folder: Path) -> None:

@@ -27,6 +27,7 @@ REQUESTS = 4  # for an answer; botocore waits longer before each
 MAX_PAGES = 1000  # of a listing, of 1,000 objects each
 ANSWER_SECONDS = 120.0  # for a page, or the head of an object, all attempts together
 ATTEMPTS = 3  # at an object's content
+BACKOFF_SECONDS = 1.0  # before the second attempt; doubled before each later one
 AT_A_TIME = 8  # objects
 CHUNK = 2**16  # bytes
 
@@ -248,5 +249,6 @@ async def _download(storage: Any, item: _Object, file: IO[bytes]) -> int:
                     break
         if not failure:
             return received
-        await asyncio.sleep(2 ** (attempt - 1) if attempt < ATTEMPTS else 0)  # seconds
+        if attempt < ATTEMPTS:
+            await asyncio.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
     raise OSError(f"{item.url}: {failure} (attempt {ATTEMPTS} of {ATTEMPTS})")

@@ -190,21 +190,21 @@ def test_help_shows_what_a_command_does_its_options_and_its_params(tmp_path: Pat
 
 
 def test_the_error_for_a_missing_option_names_it() -> None:
-    command = [sys.executable, "-m", "stages.train", "--params", "params.yaml"]
+    command = [sys.executable, "-m", "stages.tensorize", "--params", "params.yaml"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "Missing option '--train'" in result.stderr
+    assert "Missing option '--raw'" in result.stderr
     assert result.returncode == 2
 
 
 def test_a_stage_without_options_says_how_dvc_calls_it() -> None:
-    command = [sys.executable, "-m", "stages.train"]
+    command = [sys.executable, "-m", "stages.tensorize"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "`dvc repro train` runs it" in result.stderr
-    prints = ["dvc", "repro", "--dry", "--force", "--single-item", "train"]
+    assert "`dvc repro tensorize` runs it" in result.stderr
+    prints = ["dvc", "repro", "--dry", "--force", "--single-item", "tensorize"]
     assert shlex.join(prints) in result.stderr
     printed = subprocess.run(prints, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "> python -m stages.train --params params.yaml" in printed
+    assert "> python -m stages.tensorize --params params.yaml" in printed
 
 
 def test_a_closed_output_pipe_prints_no_error(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from stages.gate.contributions import Contributions, contributions, standard_error
-from stages.gate.paired_tests import accuracy_test, swap_test
+from stages.gate.contributions import Contributions
+from stages.gate.paired_tests import mcnemar_test, randomization_test
 from stages.gate.predictions import Predictions, parse_predictions
-from stages.gate.results import parse_metrics
+from stages.gate.results import Results, parse_metrics
 from stages.gate.rules import TESTED
 from tests.repositories import BINS, metrics, predictions
 
@@ -17,15 +17,17 @@ NAMES = ("0", "1", "2", "3")
 METRICS = [*TESTED, "recall.2"]
 
 
-def of_table(metric: str, table: str) -> Contributions:
-    parsed = parse_predictions(table.encode(), "table")
-    return of_predictions(metric, parsed)
-
-
 def of_predictions(metric: str, parsed: Predictions) -> Contributions:
-    found = contributions(metric, parsed, NAMES, len(NAMES), BINS)
-    assert found
-    return found
+    results = Results("metrics", {"classes": len(NAMES)}, parsed, BINS)
+    return results.contributions(metric, NAMES)
+
+
+def of_table(metric: str, table: str) -> Contributions:
+    return of_predictions(metric, parse_predictions(table.encode(), "table"))
+
+
+def p_value(metric: str, base: Contributions, now: Contributions) -> float:
+    return randomization_test(base.rows, now.rows, lambda sums: now.of(sums)[metric]).p_value
 
 
 def simulated(generator: np.random.Generator, images: int, accuracy: float) -> Predictions:
@@ -53,13 +55,7 @@ def test_the_sum_of_the_contributions_gives_the_published_metric(
 ) -> None:
     table = predictions(wrong)
     published = parse_metrics(json.dumps(metrics(table)).encode(), "metrics")
-    found = of_table(metric, table)
-    assert found.of(found.rows.sum(0)) == pytest.approx(published[metric], abs=2e-6)
-
-
-def test_the_calibration_error_of_a_table_without_confidence_is_unknown() -> None:
-    parsed = parse_predictions(predictions((), confidence=False).encode(), "table")
-    assert contributions("expected_calibration_error", parsed, NAMES, 4, BINS) is None
+    assert of_table(metric, table).metrics[metric] == pytest.approx(published[metric], abs=2e-6)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "cross_entropy"])
@@ -67,15 +63,23 @@ def test_the_standard_error_of_a_mean_is_the_deviation_over_the_root_of_n(metric
     parsed = simulated(np.random.default_rng(0), 300, 0.8)
     values = parsed.hits if metric == "accuracy" else parsed.loss
     expected = np.std(values, ddof=1) / np.sqrt(300)
-    assert standard_error(of_predictions(metric, parsed)) == pytest.approx(expected)
+    assert of_predictions(metric, parsed).standard_error(metric) == pytest.approx(expected)
+
+
+@pytest.fixture(scope="module")
+def test_sets() -> list[Predictions]:
+    generator = np.random.default_rng(0)
+    return [simulated(generator, 400, 0.8) for _ in range(300)]
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_standard_error_is_how_much_a_metric_varies_between_test_sets(metric: str) -> None:
-    generator = np.random.default_rng(0)
-    sets = [of_predictions(metric, simulated(generator, 400, 0.8)) for _ in range(300)]
-    spread = np.std([one.of(one.rows.sum(0)) for one in sets])
-    assert np.mean([standard_error(one) for one in sets]) == pytest.approx(spread, rel=0.15)
+def test_the_standard_error_is_how_much_a_metric_varies_between_test_sets(
+    metric: str, test_sets: list[Predictions]
+) -> None:
+    sets = [of_predictions(metric, one) for one in test_sets]
+    spread = np.std([one.metrics[metric] for one in sets])
+    errors = [one.standard_error(metric) for one in sets[:100]]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.15)
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0, 0), (1, 0), (6, 0), (4, 2), (2, 11), (13, 0)])
@@ -86,16 +90,16 @@ def test_swapping_the_answers_to_few_images_gives_the_exact_mcnemar_test(
         of_table("accuracy", predictions(wrong))
         for wrong in (range(100, 100 + gained), range(lost))
     )
-    exact = accuracy_test(lost, gained, 200).p_value
-    assert swap_test(base.rows, now.rows, now.of).p_value == pytest.approx(exact)
+    exact = mcnemar_test(lost, gained, 200).p_value
+    assert p_value("accuracy", base, now) == pytest.approx(exact)
 
 
 def test_swapping_the_answers_at_random_gives_about_the_exact_mcnemar_test() -> None:
     base, now = (of_table("accuracy", predictions(wrong)) for wrong in (range(26), range(26, 66)))
-    exact = accuracy_test(40, 26, 200).p_value
-    p_value = swap_test(base.rows, now.rows, now.of).p_value
-    assert p_value == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 9999))
-    assert swap_test(base.rows, now.rows, now.of).p_value == p_value  # the seed is fixed
+    exact = mcnemar_test(40, 26, 200).p_value
+    found = p_value("accuracy", base, now)
+    assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 9999))
+    assert p_value("accuracy", base, now) == found  # the seed is fixed
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "balanced_accuracy", "expected_calibration_error"])
@@ -108,14 +112,15 @@ def test_the_swap_test_is_scipys_permutation_test_of_pairs(metric: str) -> None:
 
     def change(whose: NDArray[np.float64], others: NDArray[np.float64]) -> float:
         sums = [rows[of.astype(int), images].sum(0) for of in (whose, others)]
-        return abs(float(pair[0].of(sums[1]) - pair[0].of(sums[0])))
+        base, now = (pair[0].of(of_model)[metric] for of_model in sums)
+        return abs(float(now - base))
 
     reference = stats.permutation_test(
         (np.zeros(9), np.ones(9)), change, permutation_type="samples", alternative="greater"
     )
-    found = swap_test(pair[0].rows, pair[1].rows, pair[0].of)
-    assert 0 < found.p_value < 1
-    assert found.p_value == pytest.approx(reference.pvalue)
+    found = p_value(metric, *pair)
+    assert 0 < found < 1
+    assert found == pytest.approx(reference.pvalue)
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "expected_calibration_error"])
@@ -125,7 +130,7 @@ def test_equally_good_models_differ_really_in_at_most_alpha_of_all_pairs(metric:
     for _ in range(400):
         actual = generator.choice(4, 12, p=[0.5, 0.3, 0.1, 0.1])
         base, now = (of_predictions(metric, answered(generator, actual, 0.7)) for _ in range(2))
-        p_values.append(swap_test(base.rows, now.rows, now.of).p_value)
+        p_values.append(p_value(metric, base, now))
     share = np.mean(np.array(p_values) <= 0.1)
     assert 0.02 < share < 0.1 + 3 * np.sqrt(0.1 * 0.9 / 400)
 
@@ -134,5 +139,5 @@ def test_a_real_difference_in_macro_f1_is_found() -> None:
     generator = np.random.default_rng(0)
     actual = generator.choice(4, 500)
     good, bad = (of_predictions("macro_f1", answered(generator, actual, a)) for a in (0.95, 0.85))
-    assert swap_test(good.rows, bad.rows, bad.of).p_value < 0.001
-    assert swap_test(bad.rows, good.rows, bad.of).p_value < 0.001
+    assert p_value("macro_f1", good, bad) < 0.001
+    assert p_value("macro_f1", bad, good) < 0.001

@@ -2,21 +2,19 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from stages.gate.lockfile import LOCK, PIPELINE, Lockfile
+from stages.gate.lockfile import LOCK, PIPELINE, load_params
 from stages.gate.predictions import parse_predictions
 from stages.gate.results import Results, parse_metrics
-from stages.gate.revisions import Revision
 from stages.gate.rules import Rules
 from stages.gate.verdict import judge
-from tests.repositories import METRICS, PREDICTIONS, RULES, Repository, metrics, predictions
+from tests.gate.conftest import InMemory
+from tests.repositories import RULES, metrics, predictions
 
 TABLE = predictions(range(3), images=12)
 MEASURED = json.dumps(metrics(TABLE))
@@ -92,43 +90,12 @@ def test_any_rules_are_read_or_refused_in_one_line(tmp_path: Path, content: byte
     answers(lambda: Rules.load(path, "gate"))
 
 
-@dataclass(frozen=True)
-class Held(Revision):
-    """A revision whose files are in memory."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def read(self, path: str) -> bytes | None:
-        return self.files.get(path)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a pipeline that has run."""
-    repository = Repository.create(tmp_path_factory.mktemp("fuzz") / "repository")
-    repository.measure(range(3), images=12)
-    paths = [
-        PIPELINE,
-        LOCK,
-        METRICS,
-        PREDICTIONS,
-        "params.yaml",
-        "train.py",
-        "data/validation.json",
-    ]
-    return {path: repository.read(path).encode() for path in paths}
-
-
 @fuzzed
 @given(st.data())
 def test_any_lockfile_and_pipeline_are_read_or_refused_in_one_line(
     files: dict[str, bytes], data: st.DataObject
 ) -> None:
     path = data.draw(st.sampled_from([PIPELINE, LOCK, "params.yaml"]))
-    revision = Held("r", "c", {**files, path: data.draw(damaged(files[path]) | st.binary())})
+    revision = InMemory("r", "c", {**files, path: data.draw(damaged(files[path]) | st.binary())})
     answers(lambda: Results.load(revision, RULES))
-    answers(lambda: Lockfile.load(revision).params)
-
-
-def test_the_files_that_are_damaged_here_are_good(files: dict[str, bytes]) -> None:
-    assert Results.load(Held("r", "c", files), RULES)
+    answers(lambda: load_params(revision))

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.gate.lockfile import Lockfile
+from stages.gate.contributions import of_confidences
+from stages.gate.lockfile import Lockfile, load_params
 from stages.gate.predictions import ROUNDING, Predictions, parse_predictions
 from stages.gate.results import BINS as BINS_KEY
 from stages.gate.results import Results, parse_metrics
 from stages.gate.revisions import WORKING_TREE
 from tests.conftest import ROOT
-from tests.repositories import BINS, metrics, predictions
+from tests.gate.conftest import InMemory
+from tests.repositories import BINS, METRICS, PREDICTIONS, RULES, VALIDATION, metrics, predictions
 
 WRONG = range(10)
 
@@ -34,12 +36,9 @@ def edited(row: str, new: str, wrong: range = WRONG) -> str:
     return table.replace(row, new)
 
 
-@pytest.mark.parametrize("confidence", [True, False])
 @pytest.mark.parametrize("wrong", [range(0), WRONG, range(50, 200), range(200)])
-def test_metrics_that_follow_from_the_predictions_are_accepted(
-    wrong: range, confidence: bool
-) -> None:
-    results(predictions(wrong, confidence=confidence)).check_agreement("table")
+def test_metrics_that_follow_from_the_predictions_are_accepted(wrong: range) -> None:
+    results(predictions(wrong)).check_agreement("table")
 
 
 @pytest.mark.parametrize("step", [1e-6, -1e-6])
@@ -59,37 +58,21 @@ def test_the_committed_metrics_follow_from_the_committed_predictions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    lockfile = Lockfile.load(WORKING_TREE)
-    paths = lockfile.results()
-    if paths is None or not all(map(os.path.exists, paths)):
+    paths = Lockfile.load(WORKING_TREE).results()
+    if not paths or not all(map(os.path.exists, paths)):
         pytest.skip("no committed results here")
-    measured, table = (Path(path).read_bytes() for path in paths)
+    measured, table = (Path(path).read_bytes() for path in paths[:2])
     committed = Results(
         "metrics",
         parse_metrics(measured, "metrics"),
         parse_predictions(table, "table"),
-        lockfile.param(paths[0], BINS_KEY),
+        load_params(WORKING_TREE)[BINS_KEY],
     )
     committed.check_agreement("table")
 
 
-@pytest.mark.parametrize(("classes", "accepted"), [(4, True), (5, True), (7, True), (4.5, False)])
-def test_macro_f1_of_old_results_may_count_classes_that_do_not_appear(
-    classes: float, accepted: bool
-) -> None:
-    good = results(predictions(WRONG))
-    old = {name: value for name, value in good.metrics.items() if name != "classes"}
-    old["macro_f1"] = round(good.predictions.sum_of_f1 / classes, 6)
-    changed = replace(good, metrics=old)
-    if accepted:
-        changed.check_agreement("table")
-    else:
-        with pytest.raises(ValueError, match="macro_f1: found"):
-            changed.check_agreement("table")
-
-
 def test_macro_f1_is_the_mean_over_all_the_classes() -> None:
-    value = round(results(predictions(WRONG)).predictions.sum_of_f1 / 5, 6)
+    value = round(results(predictions(WRONG)).metrics["macro_f1"] * 4 / 5, 6)
     results(predictions(WRONG), {"classes": 5, "macro_f1": value}).check_agreement("table")
     with pytest.raises(ValueError, match=r"macro_f1: found 0\.7\d+; expected 0\.9\d+, which"):
         results(predictions(WRONG), {"macro_f1": value}).check_agreement("table")
@@ -99,6 +82,14 @@ def test_macro_f1_is_the_mean_over_all_the_classes() -> None:
 def test_more_classes_than_the_model_knows_are_refused(classes: float) -> None:
     with pytest.raises(ValueError, match=rf"classes: found {classes}; expected the 4 that appear"):
         results(predictions(WRONG), {"classes": classes}).check_agreement("table")
+
+
+def test_without_the_number_of_classes_those_that_appear_count() -> None:
+    good = results(predictions(WRONG))
+    old = {name: value for name, value in good.metrics.items() if name != "classes"}
+    replace(good, metrics=old).check_agreement("table")
+    with pytest.raises(ValueError, match="macro_f1: found"):
+        replace(good, metrics=old | {"macro_f1": 0.759998}).check_agreement("table")
 
 
 def test_a_predicted_class_that_does_not_exist_is_refused_though_macro_f1_follows() -> None:
@@ -149,19 +140,6 @@ def test_a_row_at_the_edge_of_the_possible_is_accepted(row: str, new: str) -> No
     results(edited(row, new)).check_agreement("table")
 
 
-def test_an_old_table_without_confidence_is_checked_by_its_losses() -> None:
-    table = predictions(WRONG, confidence=False)
-    for row, new, expected in (
-        (",2,2,0.101000\n", ",2,2,1.386300\n", "at most ln 4"),
-        (",0,1,2.000000\n", ",0,1,0.693140\n", "at least ln 2"),
-    ):
-        assert row in table
-        with pytest.raises(ValueError, match=expected):
-            results(table.replace(row, new)).check_agreement("table")
-    # The calibration error does not follow from it.
-    results(table, {"expected_calibration_error": 0.9}).check_agreement("table")
-
-
 @pytest.mark.parametrize("bins", [None, 0, 1.5, "many", True])
 def test_calibration_needs_its_number_of_bins(bins: Any) -> None:
     with pytest.raises(ValueError, match=r"cannot be checked: evaluate\.calibration_bins: found"):
@@ -194,9 +172,144 @@ def test_rounded_confidences_give_the_calibration_error_of_the_exact_ones(near_e
     moved = 0
     for _ in range(200):
         table, exact = simulated(generator, near_edges)
-        assert table.confidence is not None
-        error, uncertainty = table.calibration_error(table.confidence, BINS)
-        assert abs(error - exact) <= uncertainty
+        found = of_confidences(table, BINS)
+        (error,) = found.metrics.values()
+        assert abs(error - exact) <= found.rounding
         moved += abs(error - exact) > ROUNDING
-        assert near_edges or uncertainty < 1.1 * ROUNDING + 2 / 300
+        assert near_edges or found.rounding < 1.1 * ROUNDING + 2 / 300
     assert near_edges == bool(moved)  # the allowance for the edges of bins is needed there
+
+
+@pytest.mark.parametrize("commit", [None, "c"])
+@pytest.mark.parametrize(
+    ("path", "old", "new", "message"),
+    [
+        (METRICS, "0.95", "NaN", "metrics.json{}: accuracy: found NaN; expected a finite number"),
+        (METRICS, "0.95", "null", "metrics.json{}: accuracy: found null; expected a finite"),
+        (METRICS, "0.95", '"0.95"', 'metrics.json{}: accuracy: found "0.95"; expected a finite'),
+        (METRICS, "0.95", "true", "metrics.json{}: accuracy: found true; expected a finite"),
+        (METRICS, "0.95", "[0.95]", "metrics.json{}: accuracy: found [0.95]; expected a finite"),
+        (METRICS, "0.95", "Infinity", "metrics.json{}: accuracy: found Infinity; expected a"),
+        (METRICS, "0.95", "1" + "0" * 400, "metrics.json{}: accuracy: found 1000000"),
+        (
+            METRICS,
+            '"accuracy"',
+            '"precision"',
+            "metrics.json{}: found no metric accuracy, which has",
+        ),
+        (METRICS, "{", "", "metrics.json{}: not valid JSON: "),
+        (METRICS, "{", "[" * 100_000, "metrics.json{}: not valid JSON: "),
+        (METRICS, None, "3", "metrics.json{}: found 3; expected an object of metrics"),
+        (
+            METRICS,
+            "0.95",
+            "0.96",
+            "accuracy: found 0.96; expected 0.95, which follows from data/predictions.csv{}",
+        ),
+        (METRICS, '"errors": 10', '"errors": 9', "errors: found 9; expected 10, which"),
+        (METRICS, '"images": 200', '"images": 1', "images: found 1; expected 200, which"),
+        (
+            METRICS,
+            'balanced_accuracy": 0.95',
+            'balanced_accuracy": 0.96',
+            "balanced_accuracy: found 0.96; expected 0.95,",
+        ),
+        (
+            METRICS,
+            'baseline_accuracy": 0.25',
+            'baseline_accuracy": 0.2',
+            "baseline_accuracy: found 0.2; expected 0.25,",
+        ),
+        (METRICS, "0.20495", "0.204952", "cross_entropy: found 0.204952; expected 0.20495,"),
+        (METRICS, "{", "{ ", "dvc.lock{} is out of date: data/metrics.json is not"),
+        (PREDICTIONS, "0.101000", "0.101001", "dvc.lock{} is out of date: data/predictions.csv is"),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,1,0.101000",
+            "accuracy: found 0.95; expected 0.945, which follows from data/predictions.csv{}",
+        ),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,2,nan",
+            "predictions.csv{}: line 12: found 'test/10,2,2,nan,",
+        ),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,2,-1",
+            "predictions.csv{}: line 12: found 'test/10,2,2,-1,",
+        ),
+        (
+            PREDICTIONS,
+            "2,2,0.101000",
+            "2,2",
+            "predictions.csv{}: line 12: found 'test/10,2,2,0.903933'; expected picture",
+        ),
+        (PREDICTIONS, "2,2,0.101000", '"2,2', "predictions.csv{}: not valid CSV: "),
+        (PREDICTIONS, "actual,", "truth,", "predictions.csv{}: found the columns 'picture,truth,"),
+        (PREDICTIONS, None, "", "predictions.csv{}: found the columns ''; expected pic"),
+        (
+            PREDICTIONS,
+            None,
+            "picture,actual,predicted,loss,confidence\n",
+            "predictions.csv{}: found no predictions; ",
+        ),
+        ("dvc.lock", None, "{", "dvc.lock{}: not valid YAML: "),
+        ("dvc.lock", None, "[]", "dvc.lock{}: not written by DVC: its content: "),
+        ("dvc.lock", "  evaluate:", "  e:", "dvc.lock{}: evaluate has never run; run `dvc repro`"),
+        (
+            "dvc.lock",
+            "--predictions data/predictions.csv",
+            "--predictions p.csv",
+            "dvc.lock{}: no stage has made p.csv; run",
+        ),
+        (
+            "dvc.lock",
+            "--predictions",
+            "--table",
+            "dvc.lock{}: no stage has made the predictions of evaluate; run",
+        ),
+        (
+            VALIDATION,
+            "0.9",
+            "0.91",
+            "dvc.lock{} is out of date: data/validation.json is not the rec",
+        ),
+        (VALIDATION, "{", "", "validation.json{}: not valid JSON: "),
+        (VALIDATION, None, "3", "validation.json{}: found 3; expected an object of metrics"),
+        (
+            "dvc.lock",
+            f"path: {VALIDATION}",
+            "path: v.json",
+            "dvc.lock{}: no stage has made data/validation.json; run",
+        ),
+        ("dvc.yaml", "python -m train", "python -m t", "out of date: the command of train has"),
+        ("dvc.yaml", "  train:", "  again:\n    cmd: a\n  train:", "again has never run"),
+        ("train.py", "training", "cheating", "out of date: train.py has changed; run `dvc repro`"),
+        ("params.yaml", "3000", "30", "out of date: train in params.yaml has changed; run `dvc"),
+        ("dvc.lock", "'1111", "'0111", "data/model has changed since evaluate read it"),
+    ],
+)
+def test_files_that_cannot_be_trusted_are_refused(
+    files: dict[str, bytes],
+    commit: str | None,
+    path: str,
+    old: str | None,
+    new: str,
+    message: str,
+) -> None:
+    text = files[path].decode()
+    assert old is None or old in text
+    content = new if old is None else text.replace(old, new, 1)
+    revision = InMemory("main", commit, {**files, path: content.encode()})
+    with pytest.raises(ValueError, match="data|dvc") as error:
+        Results.load(revision, RULES)
+    assert message.format(" of main" if commit else "") in str(error.value)
+
+
+def test_files_that_can_be_trusted_are_loaded(files: dict[str, bytes]) -> None:
+    assert Results.load(InMemory("main", "c", files), RULES)
+    lock = {"dvc.lock": b"stages: {}"}
+    assert Results.load(InMemory("main", "c", {**files, **lock}), RULES) is None

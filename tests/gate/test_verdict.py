@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stages.gate.paired_tests import accuracy_test
+from stages.gate.paired_tests import mcnemar_test
 from stages.gate.predictions import parse_predictions
 from stages.gate.results import Results, parse_metrics
 from stages.gate.rules import Rule
@@ -101,10 +101,10 @@ def test_the_change_is_now_minus_base() -> None:
 
 def test_images_lost_and_gained_are_counted_by_their_classes() -> None:
     _, whole = verdict({0, 1, 2, 40, 44, 41}, base={0, 1, 2, 3})
-    assert whole.images
-    assert whole.images.total == 200
-    assert whole.images.lost == Counter({("0", "1"): 2, ("1", "2"): 1})
-    assert whole.images.gained == Counter({("3", "0"): 1})
+    assert whole.disagreements
+    assert whole.disagreements.images == 200
+    assert whole.disagreements.lost == Counter({("0", "1"): 2, ("1", "2"): 1})
+    assert whole.disagreements.gained == Counter({("3", "0"): 1})
 
 
 ACCEPTED: dict[str, Any] = {"accepted": 0.9, "accepted_because": "a smaller model"}
@@ -185,7 +185,7 @@ def test_different_pictures_make_a_different_test_set() -> None:
 def test_only_limits_apply_if_the_base_has_no_metrics() -> None:
     rules = {"accuracy": Rule.model_validate(RULES["accuracy"])}
     found = judge(rules, results(TEN), None, {}, accept_new_test_set=False)
-    assert (found.failed, found.images) == ([], None)
+    assert (found.failed, found.disagreements) == ([], None)
     assert found.notes == ["the base has no metrics yet, so only the limits apply"]
     assert judge(rules, results(range(150)), None, {}, accept_new_test_set=False).failed
 
@@ -256,8 +256,8 @@ def test_the_fewest_lost_images_that_are_significant_follow_from_the_exact_test(
     alpha: float, fewest: int
 ) -> None:
     assert fewest_lost(alpha) == fewest
-    assert accuracy_test(fewest, 0, 1000).p_value <= alpha
-    assert accuracy_test(fewest - 1, 0, 1000).p_value > alpha
+    assert mcnemar_test(fewest, 0, 1000).p_value <= alpha
+    assert mcnemar_test(fewest - 1, 0, 1000).p_value > alpha
 
 
 @pytest.mark.parametrize(

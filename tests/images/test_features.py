@@ -222,12 +222,12 @@ def features_in(dtype: type, images: Images) -> Images:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_features_of_every_size_are_those_of_the_definition(channels: int) -> None:
     for seed, (height, width) in enumerate(SIZES):
-        noise = random_images(9, channels, height, width, seed)
+        noise = random_images(3, channels, height, width, seed)
         images = np.concatenate([extremes(channels, height, width), noise])
         assert gradient_features(images).tolist() == list(map(naive_features, images))
 
 
-@pytest.mark.parametrize("shape", [(1, 4000, 3), (3, 4000, 3), (1, 3, 4000)])
+@pytest.mark.parametrize("shape", [(1, 4000, 3), (3, 3, 2000)])
 def test_features_of_long_images_are_those_of_the_definition(shape: tuple[int, int, int]) -> None:
     images = random_images(2, *shape, seed=0)
     assert gradient_features(images).tolist() == list(map(naive_features, images))

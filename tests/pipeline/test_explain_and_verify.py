@@ -155,14 +155,13 @@ def test_verify_finds_the_committed_bytes(tiny: Path, guard: Guard) -> None:
 
 def test_verify_exits_1_if_a_committed_file_was_tampered_with(tiny: Path, guard: Guard) -> None:
     commit_others(tiny, {HISTORY: tampered_history(tiny)})
-    environments = ("sse4.2-2-threads", "native-1-thread-killed")
-    code, output = guard(verify.main, *environments)
+    environment = "native-1-thread-killed"
+    code, output = guard(verify.main, environment)
     assert code == 1, output
     assert "note: 2 uncommitted changes are left out" in output
-    for name in environments:
-        (row,) = re.findall(f"^{re.escape(name)} .*", output, re.M)
-        assert row.endswith("DIFFERS: data/history.csv, dvc.lock"), output
-    assert "0 of 2 environments gave the committed files" in output
+    (row,) = re.findall(f"^{environment} .*", output, re.M)
+    assert row.endswith("DIFFERS: data/history.csv, dvc.lock"), output
+    assert "0 of 1 environments gave the committed files" in output
     assert re.search(r"of \d+ weights, two environments are expected to round \S+ diff", output)
 
 

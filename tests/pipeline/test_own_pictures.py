@@ -198,4 +198,5 @@ def test_fashion_mnist_is_one_name_away(tmp_path: Path, monkeypatch: pytest.Monk
         pytest.skip(f"Fashion-MNIST cannot be downloaded here: {error}")
     monkeypatch.setenv("DATASET_MIRROR", str(mirror))
     folder = copy_of_the_pipeline(tmp_path / "pipeline")
+    set_params(folder, {"train.iterations": 500})
     assert accuracy_on(folder, "FashionMNIST") >= 0.84

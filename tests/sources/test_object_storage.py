@@ -50,6 +50,7 @@ def test_an_object_is_fetched_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(object_storage, "BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr("random.random", lambda: 0.01)  # botocore multiplies its waits by it
 
 

@@ -55,7 +55,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("kernels", "threads", "processes"),
-    [("native", 2, 1), ("avx2", 1, 1), ("sse4.2", 2, 1), ("native", 1, 2), ("sse4.2", 1, 3)],
+    [("native", 2, 1), ("avx2", 1, 1), ("sse4.2", 2, 1), ("native", 1, 3)],
 )
 def test_every_optimizer_and_schedule_publishes_the_same_bytes_in_every_environment(
     split: Path, kernels: str, threads: int, processes: int
@@ -92,9 +92,9 @@ def start_training(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for_state(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a run has written a checkpoint."""
-    deadline = time.monotonic() + LIMIT
-    while not list(folder.glob(".model.*.resume")):
+    """Wait until a run that has just been started has written a checkpoint."""
+    began, deadline = time.time_ns(), time.monotonic() + LIMIT
+    while not any(file.stat().st_mtime_ns > began for file in folder.glob(".model.*.resume")):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"the run kept no state: {process.communicate()}")
@@ -120,16 +120,12 @@ def uninterrupted(
     return outputs(folder), time.monotonic() - began
 
 
-@pytest.mark.parametrize("seed", range(2))
 def test_killing_train_at_any_moment_changes_no_byte(
-    tmp_path: Path,
-    arguments: Arguments,
-    uninterrupted: tuple[dict[str, bytes], float],
-    seed: int,
+    tmp_path: Path, arguments: Arguments, uninterrupted: tuple[dict[str, bytes], float]
 ) -> None:
     expected, seconds = uninterrupted
-    moments = random.Random(seed)  # noqa: S311  # not for secrets
-    for _ in range(4):
+    moments = random.Random(0)  # noqa: S311  # not for secrets
+    for _ in range(5):
         process = start_training(arguments(tmp_path))
         time.sleep(moments.uniform(0, 1.1 * seconds))
         process.kill()
@@ -143,20 +139,16 @@ def test_killing_train_at_any_moment_changes_no_byte(
     assert sorted(left) == ["history", "metrics", "model"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_exits_with_its_signals_code_and_can_be_resumed(
-    tmp_path: Path,
-    arguments: Arguments,
-    uninterrupted: tuple[dict[str, bytes], float],
-    number: signal.Signals,
-    code: int,
+    tmp_path: Path, arguments: Arguments, uninterrupted: tuple[dict[str, bytes], float]
 ) -> None:
-    process = start_training(arguments(tmp_path))
-    wait_for_state(tmp_path, process)
-    process.send_signal(number)
-    finish(process)
-    assert process.returncode == code
-    assert outputs(tmp_path) == {}
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = start_training(arguments(tmp_path))
+        wait_for_state(tmp_path, process)
+        process.send_signal(number)
+        finish(process)
+        assert process.returncode == code
+        assert outputs(tmp_path) == {}
     output, errors = finish(start_training(arguments(tmp_path)))
     assert "resuming after iteration" in output
     assert errors == ""

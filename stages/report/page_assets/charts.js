@@ -129,7 +129,7 @@ function calibration(bins, binCount) {
   const bar = inner / binCount;
   for (const [confidence, accuracy, n, low, high] of bins) {
     const at = Math.min(binCount - 1, Math.max(0, Math.ceil(confidence * binCount - 1e-9) - 1));
-    const title = `${grouped(n)} pictures: confidence ${percent(confidence)}, accuracy ${percent(accuracy)}, ${range(low, high)}`;
+    const title = `${grouped(n)} images: confidence ${percent(confidence)}, accuracy ${percent(accuracy)}, ${range(low, high)}`;
     svg.append(
       shape("path", { class: "interval", d: `M${x(confidence)} ${y(low)}V${y(high)}` }),
       shape("circle", { class: "second", cx: x(confidence), cy: y(accuracy), r: 4 }, shape("title", {}, title)),
@@ -145,7 +145,7 @@ function calibration(bins, binCount) {
   const rows = bins.map(([confidence, accuracy, n, low, high]) => element(
     "tr", {}, ...[percent(confidence), percent(accuracy), range(low, high), grouped(n)].map((text) => element("td", {}, text)),
   ));
-  const head = ["confidence", "accuracy", "95 % interval", "pictures"].map((name) => element("th", { scope: "col" }, name));
+  const head = ["confidence", "accuracy", "95 % interval", "images"].map((name) => element("th", { scope: "col" }, name));
   const table = element(
     "table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows),
   );

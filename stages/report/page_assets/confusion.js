@@ -96,7 +96,7 @@ class PictureList {
   listMistakes(limit) {
     const listed = this.wrong.slice(0, limit), all = this.run.errors;
     this.list(["The worst mistakes"], listed, all === 0
-      ? "The model makes no mistakes on these pictures."
+      ? "The model makes no mistakes on these images."
       : `${grouped(listed.length)} of ${grouped(all)}, as actual class \u2192 answer, the worst first.`);
     find("all-mistakes").hidden = listed.length === this.wrong.length;
   }
@@ -104,11 +104,11 @@ class PictureList {
   listCell(actual, predicted, number) {
     const listed = this.run.tests.filter((t) => t.actual === actual && t.predicted === predicted);
     const right = actual === predicted;
-    let note = number === 1 ? "1 picture." : `${grouped(number)} pictures, the worst first.`;
-    if (!number) note = "No pictures.";
+    let note = number === 1 ? "1 image." : `${grouped(number)} images, the worst first.`;
+    if (!number) note = "No images.";
     else if (listed.length < number) {
       const which = right ? "those it was least sure of, and two more" : "the worst ones";
-      note = `The page holds ${grouped(listed.length)} of these ${grouped(number)} pictures: ${which}.`;
+      note = `The page holds ${grouped(listed.length)} of these ${grouped(number)} images: ${which}.`;
     }
     this.list([
       named(this.run, actual),

@@ -42,7 +42,7 @@ class Trial {
   pick(test) {
     const { classes } = this.run;
     const wrong = test.actual === test.predicted ? "" : `, which the model takes for ${classes[test.predicted]}`;
-    const canvas = pictureCanvas(test.full, `A test picture of ${classes[test.actual]}${wrong}`);
+    const canvas = pictureCanvas(test.full, `A test image of ${classes[test.actual]}${wrong}`);
     return element("button", { type: "button", class: "pick", onclick: () => this.show(test) }, canvas);
   }
 
@@ -53,7 +53,7 @@ class Trial {
   }
 
   /** No picture, and no answer: `note` says why. */
-  clear(note = "Draw, or pick a picture.") {
+  clear(note = "Draw, or pick an image.") {
     this.field?.clear();
     find("hint")?.classList.add("off");
     find("prediction").textContent = "";
