@@ -24,7 +24,7 @@ from stages.formats.model_file import rounded, steps
 from stages.gate.changes import PACKAGES, what_changed
 from stages.gate.lockfile import Lockfile
 from stages.gate.report import changed_lines
-from stages.gate.revisions import WORKING_TREE, Revision, named
+from stages.gate.revisions import WORKING_TREE, Revision, last_line, named
 from stages.training.exact_weights import ExactModel, Weights, exact_model
 
 DECISIVE = ("numpy", "pillow", "pydantic", "safetensors", "torch")  # packages that decide bytes
@@ -179,8 +179,10 @@ def main() -> None:
     if WORKING_TREE.read("dvc.lock") is None:
         raise ValueError("no dvc.lock here; run this in the root of the repository")
     command = [sys.executable, "-m", "dvc", "status", "--quiet"]
-    if subprocess.run(command, check=False).returncode:
-        raise ValueError("dvc.lock does not match the files here; run `dvc repro` first")
+    status = subprocess.run(command, capture_output=True, check=False)
+    if status.returncode:
+        reason = f" ({last_line(status)})" if status.stderr.strip() else ""
+        raise ValueError(f"dvc.lock does not match the files here{reason}; run `dvc repro` first")
     if not explain(head):
         raise typer.Exit(1)
 
