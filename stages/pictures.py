@@ -28,6 +28,7 @@ from typer import Argument, Option
 from stages.base.command import printable, run
 from stages.base.params import Params, Real, Seed
 from stages.base.params_file import ParamsFile
+from stages.base.whole_files import clear_leftovers
 from stages.formats.input_spec import FEATURES, InputSpec
 from stages.images.inputs import feature_count
 from stages.images.inspection import Inspection, inspect
@@ -79,7 +80,9 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
             if dry_run:
                 print("nothing has been changed: this was a dry run")
                 return
-            if not is_there:
+            if is_there:
+                clear_leftovers(target)
+            else:
                 place(files, target)
         dvc("add", "--quiet", str(target))
         params.save()

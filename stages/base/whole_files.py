@@ -139,7 +139,7 @@ def _scratch(path: Path) -> Iterator[Path]:
     import fcntl  # not on Windows, where `predict`, which writes nothing, runs all the same
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path)
+    clear_leftovers(path)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         with suppress(FileNotFoundError):  # another process took it for a leftover
@@ -156,7 +156,7 @@ def _scratch(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _clear_leftovers(path: Path) -> None:
+def clear_leftovers(path: Path) -> None:
     """Remove what processes that were killed have left beside `path`; restore what they moved."""
     import fcntl
 
@@ -193,7 +193,7 @@ def _exchange(one: Path, other: Path) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        old = one.with_name("old")  # where _clear_leftovers looks
+        old = one.with_name("old")  # where clear_leftovers looks
         done: list[tuple[Path, Path]] = []
         try:
             for source, target in ((other, old), (one, other), (old, one)):

@@ -13,10 +13,12 @@ def test_processes_says_how_many(
     assert processes_asked_for() == count
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " "])
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " ", "1001", "9" * 5000])
 def test_an_invalid_processes_is_an_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("PROCESSES", text)
-    with pytest.raises(ValueError, match=r"^PROCESSES: found '.*'; expected a whole number, 1 or"):
+    with pytest.raises(
+        ValueError, match=r"^PROCESSES: found '.*'; expected a whole number, 1 to 1000"
+    ):
         processes_asked_for()
