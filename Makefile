@@ -4,6 +4,8 @@ PYTHON ?= python3
 TORCH ?= cuda
 
 ACTIVATE = . .venv/bin/activate
+# As it was typed: a dollar sign in a folder's name begins no variable of make's.
+override export FROM := $(value FROM)
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps
 
 .PHONY: help repro gate experiments verify test fuzz faults check lock plots-page screenshots pictures bench bench-scale clean clean-data install
@@ -20,7 +22,7 @@ repro: install  ## run the stages whose inputs have changed
 	@printf '\nTo go on:\n  . .venv/bin/activate\n  dvc metrics show\n  python -m webbrowser data/report.html\n'
 
 pictures: install  ## a model of your own pictures: make pictures FROM=~/animals
-	$(ACTIVATE) && python -m stages.pictures "$$FROM" $(if $(DRY_RUN),--dry-run)
+	$(ACTIVATE) && python -m stages.pictures $(if $(DRY_RUN),--dry-run) -- "$$FROM"
 
 gate: install  ## have the metrics regressed since the remote's main branch?
 	$(ACTIVATE) && python -m stages.gate

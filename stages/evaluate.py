@@ -59,7 +59,7 @@ def read_history(path: Path) -> list[tuple[int, float, float | None, float | Non
             (int(iteration or 0), training or 0.0, loss, accuracy)
             for iteration, training, loss, accuracy in numbers
         ]
-    except ValueError as error:
+    except (ValueError, OverflowError, csv.Error) as error:
         raise ValueError(
             f"{path}: not a history ({error}); `dvc repro -f -s train` regenerates it"
         ) from None

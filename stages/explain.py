@@ -24,7 +24,7 @@ from stages.formats.model_file import rounded, steps
 from stages.gate.changes import PACKAGES, what_changed
 from stages.gate.lockfile import Lockfile
 from stages.gate.report import changed_lines
-from stages.gate.revisions import WORKING_TREE, Revision, named
+from stages.gate.revisions import WORKING_TREE, Revision, last_line, named
 from stages.training.exact_weights import ExactModel, Weights, exact_model
 
 DECISIVE = ("numpy", "pillow", "pydantic", "safetensors", "torch")  # packages that decide bytes
@@ -107,7 +107,10 @@ def difference(head: Revision, path: str) -> str:
     committed, here = head.read(path), WORKING_TREE.read(path)
     if committed is None or here is None:
         return "differs; git does not hold the committed file to compare with"
-    return table_difference(committed.decode(), here.decode())
+    try:
+        return table_difference(committed.decode(), here.decode())
+    except (UnicodeDecodeError, csv.Error) as error:
+        return f"differs; found no table to compare: {error}"
 
 
 def explain(head: Revision) -> bool:
@@ -123,7 +126,7 @@ def explain(head: Revision) -> bool:
     if reasons := causes(head, set(made)):
         print(*(f"cause: {reason}" for reason in reasons), sep="\n")
         return False
-    model = here.options("train")["--model"]
+    model = here.options("train").get("--model")
     if model in differing and _differs_by_rounding(here, committed.outs.get(model)):
         made_from_it = {
             out.path
@@ -176,8 +179,10 @@ def main() -> None:
     if WORKING_TREE.read("dvc.lock") is None:
         raise ValueError("no dvc.lock here; run this in the root of the repository")
     command = [sys.executable, "-m", "dvc", "status", "--quiet"]
-    if subprocess.run(command, check=False).returncode:
-        raise ValueError("dvc.lock does not match the files here; run `dvc repro` first")
+    status = subprocess.run(command, capture_output=True, check=False)
+    if status.returncode:
+        reason = f" ({last_line(status)})" if status.stderr.strip() else ""
+        raise ValueError(f"dvc.lock does not match the files here{reason}; run `dvc repro` first")
     if not explain(head):
         raise typer.Exit(1)
 

@@ -15,18 +15,22 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ConfigDict, Field
+from ruamel.yaml.comments import CommentedMap
 from typer import Argument, Option
 
-from stages.base.command import run
+from stages.base.command import printable, run
 from stages.base.params import Params, Real, Seed
 from stages.base.params_file import ParamsFile
+from stages.base.whole_files import clear_leftovers
+from stages.formats.input_spec import FEATURES, InputSpec
+from stages.images.inputs import feature_count
 from stages.images.inspection import Inspection, inspect
 from stages.images.readers import folder_dataset
 from stages.report.intervals import balanced_accuracy_interval, wilson_interval
@@ -35,6 +39,7 @@ from stages.sources.placed_pictures import holds, originals, place, place_for
 
 PARAMS = Path("params.yaml")
 FEW_TESTED = 50  # pictures; the accuracy of fewer may be off by more than 0.1 either way
+COPIES = 3  # of the pictures: in the folder that DVC watches, in its cache, and in its output
 FEW_TRAINED = 5000  # pictures that a third of the iterations is enough for
 
 
@@ -49,8 +54,8 @@ class SplitParams(Params):
 
 def pictures(source: Path, shown: str, dry_run: bool) -> None:
     """Make a model of the pictures in `source`, which the user calls `shown`."""
-    download, evaluate = options_of("download"), options_of("evaluate")
-    watched, raw = Path(download["watched"]), Path(download["raw"])
+    watched, raw = options_of("download", "watched", "raw")
+    metrics, predictions, page = options_of("evaluate", "metrics", "predictions", "report")
     target = place_for(source, watched)
     params, splitting = ParamsFile(PARAMS), SplitParams.load(PARAMS, "tensorize")
     with only_one(watched):
@@ -58,31 +63,35 @@ def pictures(source: Path, shown: str, dry_run: bool) -> None:
             files = {} if target.exists() and target.samefile(source) else originals(layout)
             inspection = look_at(layout, shown, splitting, watched)
             megabytes = size_on_disk(layout)
-            print(f"{shown}: {describe(layout, megabytes)}", *inspection.lines(), sep="\n")
+            found = (f"{shown}: {describe(layout, megabytes)}", *inspection.lines())
+            print(*map(printable, found), sep="\n")
+            check_not_in_git(target)
             is_there = not files or (target.is_dir() and holds(target, files))
             if not is_there:
                 check_replaceable(target)
-                check_space(megabytes, raw)
+                check_space(megabytes, inspection)
             changes = params_for(str(target), inspection, params)
             is_new = params.get("download.dataset") != str(target)
             described = params.change(changes) + (lift_limits(params) if is_new else [])
-            copied = f"a copy, added to DVC; another goes to {raw}"
+            copied = f"a copy, added to DVC, which keeps another; a third goes to {raw}"
             print(f"{target}: {'there already' if is_there else copied}")
             print(f"{PARAMS}: {', '.join(described) or 'as it is'}")
             advise(inspection)
             if dry_run:
                 print("nothing has been changed: this was a dry run")
                 return
-            if not is_there:
+            if is_there:
+                clear_leftovers(target)
+            else:
                 place(files, target)
         dvc("add", "--quiet", str(target))
         params.save()
         dvc("repro", "--quiet")
-        report(Path(evaluate["metrics"]), Path(evaluate["predictions"]), evaluate["report"])
+        report(metrics, predictions, page)
 
 
-def options_of(stage: str) -> Mapping[str, str]:
-    """The options of a stage's command in dvc.yaml, without their dashes.
+def options_of(stage: str, *names: str) -> tuple[Path, ...]:
+    """The paths that a stage's command in dvc.yaml gives to its options `names`.
 
     Raises FileNotFoundError or ValueError in any other folder than a pipeline's.
     """
@@ -91,24 +100,31 @@ def options_of(stage: str) -> Mapping[str, str]:
         raise FileNotFoundError(f"no pipeline in {Path.cwd()}; run this in the repository's folder")
     try:
         command = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"][stage]["cmd"]
-        words = shlex.split(command)[3:]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path}: found no stage {stage} with a command") from None
-    return {
-        name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=False)
-    }
+        words = shlex.split(command)
+        return tuple(Path(words[words.index(f"--{name}") + 1]) for name in names)
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError):
+        expected = ", ".join(f"--{name}" for name in names)
+        raise ValueError(
+            f"{path}: found no stage {stage} with the options {expected}; `git checkout {path}`"
+            " restores the committed one"
+        ) from None
 
 
 @contextmanager
 def only_one(watched: Path) -> Iterator[None]:
-    """Raise OSError if another process is in such a block."""
+    """Raise OSError if another process is in such a block, or what `dvc` started in it still runs.
+
+    DVC outlives this process if that is killed.
+    """
     folder = os.open(watched, os.O_RDONLY)
+    os.set_inheritable(folder, True)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise OSError(
-            f"{watched}: another `stages.pictures` is at work there; wait for it"
+            f"{watched}: another `stages.pictures`, or the DVC that it started, is at work there;"
+            " wait for it"
         ) from None
     finally:
         os.close(folder)
@@ -138,23 +154,34 @@ def size_on_disk(layout: Layout) -> float:
     return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
 
 
-def check_space(megabytes: float, raw: Path) -> None:
-    """Raise OSError if there is no space for two copies, `raw` being the other one."""
-    free, needed = shutil.disk_usage(".").free / 1e6, 2 * megabytes
+def check_space(megabytes: float, inspection: Inspection) -> None:
+    """Raise OSError if there is no space for the copies, and for the images and their features."""
+    channels, size = inspection.found.channels, inspection.found.size
+    image = sum(
+        feature_count(InputSpec(channels, *size, features=features)) for features in FEATURES
+    )
+    needed = COPIES * megabytes + (inspection.train + inspection.test) * image / 1e6
+    free = shutil.disk_usage(".").free / 1e6
     if needed > free:
         raise OSError(
-            f"found {free:,.0f} MB free; expected {needed:,.0f} MB, for two copies, one of them in"
-            f" {raw}; make space"
+            f"found {free:,.0f} MB free; expected {needed:,.0f} MB, for {COPIES} copies of the"
+            " pictures and for what the model sees of them; make space"
         )
 
 
-def check_replaceable(target: Path) -> None:
-    """Raise ValueError if replacing `target` would lose what neither DVC nor git has."""
+def check_not_in_git(target: Path) -> None:
+    """Raise ValueError if git holds pictures in `target`, OSError if git cannot tell."""
     tracked = subprocess.run(
         ["git", "ls-files", "--", target], capture_output=True, text=True, check=False
     )
+    if tracked.returncode:
+        raise OSError(f"git: {tracked.stderr.partition(os.linesep)[0]}")
     if tracked.stdout:
         raise ValueError(f"{target}: in git; take it out with `git rm -r --cached {target}`")
+
+
+def check_replaceable(target: Path) -> None:
+    """Raise ValueError if replacing `target` would lose what DVC does not have."""
     if not os.path.lexists(target):
         return
     file = target.with_name(f"{target.name}.dvc")
@@ -202,7 +229,11 @@ def params_for(target: str, inspection: Inspection, params: ParamsFile) -> dict[
 
 def lift_limits(params: ParamsFile) -> list[str]:
     """Turn the gate's rules into those that suit any test set; describe the change."""
-    for rule in params.section("gate").values():
+    for name, rule in params.section("gate").items():
+        if not isinstance(rule, CommentedMap):
+            raise ValueError(
+                f"{PARAMS}: gate.{name}: found {rule!r}; expected a rule, as in docs/gate.md"
+            )
         for key in ("floor", "ceiling", "accepted", "accepted_because"):
             rule.pop(key, None)
         for key, value in (("tolerance", "auto"), ("alpha", 0.05)):
@@ -233,7 +264,7 @@ def advise(inspection: Inspection) -> None:
 def dvc(*arguments: str, capture_output: bool = False) -> str:
     """Run DVC with this interpreter, whose `python` the stages find too.
 
-    Returns its output if that is captured. Raises OSError if it fails; what it printed says why.
+    Returns its output if that is captured. Raises OSError if it fails.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     process = subprocess.Popen(
@@ -241,6 +272,7 @@ def dvc(*arguments: str, capture_output: bool = False) -> str:
         env=os.environ | {"PATH": path},
         stdout=subprocess.PIPE if capture_output else None,
         text=True,
+        close_fds=False,  # to share the lock of `only_one`
     )
     try:
         output = process.communicate()[0]
@@ -252,14 +284,15 @@ def dvc(*arguments: str, capture_output: bool = False) -> str:
         process.wait()
         raise
     if process.returncode:
+        reason = "; without --quiet it says why" if "--quiet" in arguments else ""
         raise OSError(
-            f"`dvc {shlex.join(arguments)}` failed, with exit code {process.returncode}; once that"
-            " is fixed, run this again: it goes on from here"
+            f"`dvc {shlex.join(arguments)}` failed, with exit code {process.returncode}{reason};"
+            " once that is fixed, run this again: it goes on from here"
         )
     return output
 
 
-def report(metrics_path: Path, predictions_path: Path, page: str) -> None:
+def report(metrics_path: Path, predictions_path: Path, page: Path) -> None:
     """Print the accuracies with their intervals, and where to go from here."""
     metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
     with predictions_path.open(encoding="utf-8", newline="") as file:
@@ -279,7 +312,9 @@ def report(metrics_path: Path, predictions_path: Path, page: str) -> None:
     )
     print(f"look at {page}, then:")
     print("  git add . && git commit -m 'A model of my pictures'")
-    print("  python -m stages.predict NEW_PICTURES")
+    program, here = Path(sys.executable), Path.cwd()  # not on the PATH where make ran this
+    shown = program.relative_to(here) if program.is_relative_to(here) else "python"
+    print(f"  {shown} -m stages.predict NEW_PICTURES")
 
 
 def main(

@@ -20,7 +20,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from typer import Argument, Option
 
-from stages.base.command import run
+from stages.base.command import printable, run
 from stages.formats.model_file import Model
 from stages.images.decoding import Decoded, Pictures, Unreadable, decode
 from stages.images.folders import pictures_in
@@ -55,14 +55,9 @@ def _open(path: str) -> tuple[Image.Image, int]:
 
 def as_text(picture: str, answer: Answer) -> str:
     """A line: picture, colon, labels with their probabilities."""
-    return f"{in_a_line(picture)}: " + ", ".join(
-        f"{in_a_line(label)} {p:.2%}" for label, p in answer
+    return f"{printable(picture)}: " + ", ".join(
+        f"{printable(label)} {p:.2%}" for label, p in answer
     )
-
-
-def in_a_line(name: str) -> str:
-    """A name as it is, but for what cannot be printed."""
-    return name if name.isprintable() else ascii(name)
 
 
 def as_json(picture: str, answer: Answer) -> str:
@@ -75,7 +70,7 @@ def as_csv(picture: str, answer: Answer) -> str:
     """A row for each label."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
-        (in_a_line(picture), rank, in_a_line(label), f"{p:.6f}")
+        (printable(picture), rank, printable(label), f"{p:.6f}")
         for rank, (label, p) in enumerate(answer, start=1)
     )
     return text.getvalue().removesuffix("\n")
@@ -170,7 +165,7 @@ def main(
         for picture, answer in zip(found, answers(loaded, found, top), strict=True):
             if isinstance(answer, Unreadable):
                 unreadable += 1
-                print(f"{in_a_line(picture)}: cannot be read: {answer.reason}", file=sys.stderr)
+                print(f"{printable(picture)}: cannot be read: {answer.reason}", file=sys.stderr)
             else:
                 print(line(picture, answer))
     if unreadable:

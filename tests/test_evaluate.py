@@ -198,7 +198,9 @@ def test_the_report_shows_the_run(tmp_path: Path, make_images: Make) -> None:
     assert f"{accuracy:.2%}".replace("%", " %") in card
 
 
-@pytest.mark.parametrize("history", ["", "a,b\n1\n", "iteration\nx,y,z,w\n"])
+@pytest.mark.parametrize(
+    "history", ["", "a,b\n1\n", "iteration\nx,y,z,w\n", "iteration\ninf,1,2,3\n", "0" * 10**6]
+)
 def test_a_broken_history_is_refused(tmp_path: Path, history: str) -> None:
     (tmp_path / "history.csv").write_text(history)
     with pytest.raises(ValueError, match=r"history\.csv: not a history .*regenerates it"):

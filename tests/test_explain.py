@@ -1,16 +1,19 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from stages.explain import (
+    difference,
     explained_by_rounding,
     roundings,
     table_difference,
     versions_that_differ,
 )
 from stages.formats.model_file import GRID, rounded
+from stages.gate.revisions import WORKING_TREE
 from stages.training.exact_weights import ExactModel, Weights
 
 
@@ -66,3 +69,12 @@ def test_installed_versions_are_compared_with_the_pinned_ones() -> None:
 )
 def test_two_versions_of_a_csv_file_are_compared_line_by_line(here: str, text: str) -> None:
     assert table_difference("a,b\nx,1.5\ny,2.0\n", here) == text
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"0" * 10**6], ids=["no UTF-8", "an endless field"])
+def test_a_table_that_is_none_only_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("history.csv").write_bytes(content)
+    assert difference(WORKING_TREE, "history.csv").startswith("differs; found no table to compare")

@@ -3,6 +3,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -27,7 +29,8 @@ def dvc_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str
     repository = tmp_path / "repository"
     (repository / "pictures").mkdir(parents=True)
     (repository / ".dvc").mkdir()
-    shutil.copy(ROOT / "dvc.yaml", repository)
+    for name in ("dvc.yaml", ".gitignore"):
+        shutil.copy(ROOT / name, repository)
     shutil.copy(TEST_PARAMS, repository / "params.yaml")
     run(repository, "git", "init", "--quiet")
     monkeypatch.chdir(repository)
@@ -63,7 +66,7 @@ def params() -> dict[str, dict[str, object]]:
     return dict(yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")))
 
 
-def test_pictures_are_placed_then_added_and_only_then_the_params_are_written(
+def test_pictures_are_placed_where_git_ignores_them_then_added_and_only_then_the_params_written(
     tmp_path: Path, dvc_calls: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Path("params.yaml").read_text(encoding="utf-8")
@@ -72,7 +75,8 @@ def test_pictures_are_placed_then_added_and_only_then_the_params_are_written(
 
     def dvc(*arguments: str) -> None:
         unchanged = Path("params.yaml").read_text(encoding="utf-8") == before
-        states.append((arguments[0], target.is_dir(), unchanged))
+        is_ignored = ".png" not in run(Path(), "git", "status", "--short", "--untracked-files=all")
+        states.append((arguments[0], target.is_dir() and is_ignored, unchanged))
 
     monkeypatch.setattr(command, "dvc", dvc)
     make(draw(tmp_path / "animals"))
@@ -81,7 +85,7 @@ def test_pictures_are_placed_then_added_and_only_then_the_params_are_written(
 
 
 @pytest.mark.parametrize(
-    ("per_class", "classes", "iterations"), [(5, 3, 1000), (2, 1000, 1000), (2501, 2, 3000)]
+    ("per_class", "classes", "iterations"), [(5, 3, 1000), (2, 199, 1000), (2, 200, 3000)]
 )
 def test_the_params_written_are_valid_and_suit_the_number_of_pictures(
     tmp_path: Path,
@@ -89,8 +93,10 @@ def test_the_params_written_are_valid_and_suit_the_number_of_pictures(
     per_class: int,
     classes: int,
     iterations: int,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(command, "FEW_TRAINED", 400)
     make(draw(tmp_path / "animals", per_class, classes, test=1))
     assert dvc_calls == [("add", "--quiet", "pictures/animals"), ("repro", "--quiet")]
     written = TrainParams.load(Path("params.yaml"), "train")
@@ -155,6 +161,16 @@ def test_an_archive_is_unpacked_into_pictures(
     assert len(list(Path("pictures/pets").rglob("*.png"))) == 15
 
 
+def test_a_name_that_cannot_be_printed_is_escaped(
+    tmp_path: Path, dvc_calls: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = draw(tmp_path / "animals")
+    (source / "class 0/\x1b[2J\n.txt").touch()
+    make(source, dry_run=True)
+    assert "1 other files ignored, such as class 0/\\x1b[2J\\n.txt\n" in capsys.readouterr().out
+    assert dvc_calls == []
+
+
 def test_few_test_pictures_are_said_to_tell_little_and_what_helps(
     tmp_path: Path, dvc_calls: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,11 +194,14 @@ Usage = namedtuple("Usage", "free")
         ("untracked", "found other pictures, which would be lost; move them away"),
         ("in git", "in git; take it out with `git rm -r --cached pictures/animals`"),
         ("a file", "found other pictures, which would be lost; move them away"),
-        ("running", "another `stages.pictures` is at work there; wait for it"),
+        ("running", "another `stages.pictures`, or the DVC that it started, is at work there"),
         ("full disk", "MB free; expected"),
         ("one picture", "class 'class 0': found 1 training and 0 test images"),
         ("params", "params.yaml: tensorize.test: found 2"),
         ("no pipeline", "run this in the repository's folder"),
+        ("no option", "found no stage download with the options --watched, --raw; `git checkout"),
+        ("no rule", "params.yaml: gate.accuracy: found 'high'; expected a rule"),
+        ("no git", "git: fatal: not a git repository"),
     ],
 )
 def test_an_obstacle_is_named_before_anything_changes(
@@ -196,12 +215,19 @@ def test_an_obstacle_is_named_before_anything_changes(
     if obstacle in ("untracked", "in git"):
         draw(Path("pictures/animals"), classes=2)
     if obstacle == "in git":
-        run(Path(), "git", "add", "pictures")
+        run(Path(), "git", "add", "--force", "pictures")
     if obstacle == "a file":
         Path("pictures/animals").touch()
-    if obstacle == "params":
-        text = Path("params.yaml").read_text(encoding="utf-8")
-        Path("params.yaml").write_text(text.replace("test: 0.2", "test: 2"), encoding="utf-8")
+    for name, path, old, new in (
+        ("params", "params.yaml", "test: 0.2", "test: 2"),
+        ("no option", "dvc.yaml", "--watched", "--seen"),
+        ("no rule", "params.yaml", "gate:", "gate:\n  accuracy: high\nolder:"),
+    ):
+        if obstacle == name:
+            text = Path(path).read_text(encoding="utf-8")
+            Path(path).write_text(text.replace(old, new), encoding="utf-8")
+    if obstacle == "no git":
+        shutil.rmtree(".git")
     if obstacle == "no pipeline":
         Path("dvc.yaml").unlink()
     if obstacle == "full disk":
@@ -222,14 +248,39 @@ def test_an_obstacle_is_named_before_anything_changes(
     assert [call[0] for call in dvc_calls] == []
 
 
-def test_the_report_has_the_accuracies_with_their_intervals_and_the_next_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_process_that_dvc_left_behind_keeps_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nsleep 600 > /dev/null 2>&1 & echo $!\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with command.only_one(tmp_path):
+        left_behind = int(command.dvc("repro", capture_output=True))
+    try:
+        with pytest.raises(OSError, match="is at work there"), command.only_one(tmp_path):
+            pass
+    finally:
+        os.kill(left_behind, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "shown"), [(".venv/bin/python", ".venv/bin/python"), ("../python", "python")]
+)
+def test_the_report_has_the_accuracies_with_their_intervals_and_the_next_steps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    interpreter: str,
+    shown: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", os.path.normpath(tmp_path / interpreter))
     rows = ["a,a"] * 8 + ["a,b"] * 2 + ["b,b"] * 3 + ["b,a"]
     (tmp_path / "p.csv").write_text("\n".join(["actual,predicted", *rows]))
     values = {"accuracy": 11 / 14, "balanced_accuracy": 0.775, "baseline_accuracy": 10 / 14}
     (tmp_path / "m.json").write_text(json.dumps(values))
-    command.report(tmp_path / "m.json", tmp_path / "p.csv", "page.html")
+    command.report(tmp_path / "m.json", tmp_path / "p.csv", Path("page.html"))
     assert capsys.readouterr().out.splitlines() == [
         "accuracy 78.6% (95 % interval: 52.4% to 92.4%) of 14 test pictures; 71.4% if the answer is"
         " always the most frequent class",
@@ -237,5 +288,5 @@ def test_the_report_has_the_accuracies_with_their_intervals_and_the_next_steps(
         " answer",
         "look at page.html, then:",
         "  git add . && git commit -m 'A model of my pictures'",
-        "  python -m stages.predict NEW_PICTURES",
+        f"  {shown} -m stages.predict NEW_PICTURES",
     ]

@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import getdoc, signature
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,8 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
     @functools.wraps(command)
     def guarded(**arguments: Any) -> None:
         try:
-            command(**arguments)
+            with _signals_that_raise():
+                command(**arguments)
         except KeyboardInterrupt:
             _report("interrupted: no file was left half-written")
             raise typer.Exit(130) from None
@@ -47,7 +49,6 @@ def run(command: Callable[..., None], params: "type[Params] | None" = None) -> N
             raise typer.Exit(2) from None
 
     _open_closed_streams()
-    signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Logs show each line as it is printed, and a name that is not Unicode raises no error.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
@@ -110,6 +111,25 @@ def _open_closed_streams() -> None:
 def _discard(stream: TextIO) -> None:
     """Let what is buffered go nowhere: else the interpreter fails to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _signals_that_raise() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise exceptions, so that a command cleans up.
+
+    Before and after, while Python imports or exits, they end the process at once: an exception
+    there would only print a traceback.
+    """
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {signal.SIGTERM: _terminate}
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background of a shell
+        handlers[signal.SIGINT] = signal.default_int_handler
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _terminate(number: int, _: FrameType | None) -> NoReturn:

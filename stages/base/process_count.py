@@ -2,20 +2,25 @@
 
 import os
 
+MAX_PROCESSES = 1000  # torchrun would start any number
+
 
 def processes_asked_for() -> int | None:
     """Read the environment variable PROCESSES; None if it is unset or empty.
 
     One if torchrun has started this process, as it has started the others. Their number changes no
-    byte of any output, so it is not a param. Raises ValueError if it is not a whole number above 0.
+    byte of any output, so it is not a param. Raises ValueError if it is not a whole number from 1
+    to MAX_PROCESSES.
     """
     if under_torchrun():
         return 1
     text = os.environ.get("PROCESSES")
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"PROCESSES: found {text!r}; expected a whole number, 1 or more")
+    if not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= MAX_PROCESSES:
+        raise ValueError(
+            f"PROCESSES: found {text!r}; expected a whole number, 1 to {MAX_PROCESSES}"
+        )
     return int(text)
 
 

@@ -141,7 +141,7 @@ def _scratch(path: Path) -> Iterator[Path]:
     import fcntl  # not on Windows, where `predict`, which writes nothing, runs all the same
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(path)
+    clear_leftovers(path)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         with suppress(FileNotFoundError):  # another process took it for a leftover
@@ -158,7 +158,7 @@ def _scratch(path: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _clear_leftovers(path: Path) -> None:
+def clear_leftovers(path: Path) -> None:
     """Remove what processes that were killed have left beside `path`; restore what they moved."""
     import fcntl
 
@@ -195,7 +195,7 @@ def _exchange(one: Path, other: Path) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        old = one.with_name("old")  # where _clear_leftovers looks
+        old = one.with_name("old")  # where clear_leftovers looks
         done: list[tuple[Path, Path]] = []
         try:
             for source, target in ((other, old), (one, other), (old, one)):

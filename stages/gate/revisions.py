@@ -62,9 +62,11 @@ def _read_blob(revision: Revision, path: str) -> bytes | None:
     head, _, content = shown.stdout.partition(b"\n")
     if b" blob " in head and not head.endswith(b" missing"):
         return content[: int(head.split()[-1])]
-    if git("ls-tree", str(revision.commit), "--", f"./{path}").stdout:
-        # a folder, a link that leads nowhere, or a partial clone that is offline
-        reason = last_line(shown) if shown.returncode else head.decode(errors="replace")
+    listed = git("ls-tree", str(revision.commit), "--", f"./{path}")
+    if listed.stdout or listed.returncode:
+        # a folder, a link that leads nowhere, a partial clone that is offline, or a broken one
+        failed = next((result for result in (shown, listed) if result.returncode), None)
+        reason = last_line(failed) if failed else head.decode(errors="replace")
         raise OSError(f"{revision.where(path)}: git cannot read its content: {reason[:200]}")
     return None
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -207,7 +208,8 @@ class _Workers:
         from multiprocessing import get_context, resource_tracker
 
         spawn = get_context("spawn")
-        with self._starting:
+        with self._starting, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the tracker was killed: it starts again
             if self._killed:
                 raise EOFError
             # Ctrl-C goes to the whole process group, so the processes inherit a mask that blocks

@@ -32,12 +32,12 @@ class Inspection:
         """Five lines that describe it."""
         counts = self.classes.values()
         names = ", ".join([*self.classes][:NAMED_CLASSES])
-        more = f" and {len(counts) - NAMED_CLASSES} more" if len(counts) > NAMED_CLASSES else ""
+        more = f" and {len(counts) - NAMED_CLASSES:,} more" if len(counts) > NAMED_CLASSES else ""
         each = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
         size = " x ".join(map(str, self.found.size))
         tested = "held out of each class" if self.held_out else "from its folder test"
         return [
-            f"classes: {len(counts)}, with {each} pictures each: {names}{more}",
+            f"classes: {len(counts):,}, with {each} pictures each: {names}{more}",
             f"pictures: {self._sizes()}, {self._modes()}; the model sees {size} pixels in"
             f" {'colour' if self.found.has_colour else 'grey'}",
             f"broken: {_named(self.broken) if self.broken else 'none'}",

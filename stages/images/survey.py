@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from stages.base.process_count import processes_asked_for
 from stages.images.decoding import cpus
 from stages.images.preprocessing import Preprocessing, bombs_refused
 from stages.images.readers import RawSplit
@@ -73,7 +74,7 @@ def survey(split: RawSplit) -> Survey:
         except (ValueError, MemoryError):
             return None
 
-    with bombs_refused(), ThreadPoolExecutor(cpus()) as threads:
+    with bombs_refused(), ThreadPoolExecutor(processes_asked_for() or cpus()) as threads:
         found = [looked for looked in threads.map(look, items) if looked]
     return Survey(
         Counter(size for size, _, _ in found),

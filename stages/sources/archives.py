@@ -271,6 +271,7 @@ def _broken(path: Path, member: str = "") -> Iterator[None]:
     except (
         *(EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile),
         *(gzip.BadGzipFile, NotImplementedError, OverflowError, ValueError, MemoryError),
+        RecursionError,  # tarfile's, for a header that follows a header, and so on
     ) as error:
         raise Refused(f"{where}: broken, cut off or of an unknown kind: {error}") from None
     except OSError as error:

@@ -24,6 +24,8 @@ CONNECT_SECONDS = 5.0  # to reach a server
 SILENCE_SECONDS = 15.0  # without one byte
 MIN_SPEED = 4096.0  # bytes per second on average, once SILENCE_SECONDS have passed
 REQUESTS = 4  # for an answer; botocore waits longer before each
+MAX_PAGES = 1000  # of a listing, of 1,000 objects each
+ANSWER_SECONDS = 120.0  # for a page, or the head of an object, all attempts together
 ATTEMPTS = 3  # at an object's content
 BACKOFF_SECONDS = 1.0  # before the second attempt; doubled before each later one
 AT_A_TIME = 8  # objects
@@ -68,7 +70,12 @@ def fetch_objects(url: str, folder: Path) -> dict[str, str]:
                     path = folder / item.path
                     path.parent.mkdir(parents=True, exist_ok=True)
                     with path.open("w+b") as file:
-                        await _download(storage, item, file)
+                        received = await _download(storage, item, file)
+                        if received < item.size:
+                            raise WrongContent(
+                                f"{item.url}: wrong content: found {received} bytes; expected"
+                                f" {item.size}, as it is listed"
+                            )
                         bar.update(item.size)
                         file.seek(0)
                         digests[item.path] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,20 +124,27 @@ def _run(url: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
 
 
 async def _listed(storage: Any, url: str) -> list[_Object]:
-    root = url.removeprefix(SCHEME).strip("/")
-    if not root:
+    bucket, _, folder = url.removeprefix(SCHEME).strip("/").partition("/")
+    if not bucket:
         raise ValueError(f"{url}: found no bucket; expected {SCHEME}BUCKET/FOLDER")
-    found = await _answer(url, storage._find(root, detail=True))  # what fsspec names its coroutines
+    prefix = f"{folder}/" if folder else ""
+    listed = await _pages(storage, url, bucket, prefix)
+    if folder and not listed:
+        listed = await _alone(storage, url, bucket, folder)
     objects = []
-    for name, about in found.items():
-        bucket, _, key = name.partition("/")
-        path = name.removeprefix(f"{root}/") if name != root else name.rpartition("/")[2]
+    for about in listed:
+        try:
+            key, size, etag = about["Key"], about["Size"], about.get("ETag")
+        except KeyError as error:
+            raise OSError(f"{url}: found a listing without {error}; expected S3's") from None
+        path = key.removeprefix(prefix) if key != folder else key.rpartition("/")[2]
         parts = path.split("/")
         if not parts[-1] or any(map(is_hidden, set(parts) - {".", ".."})):  # "" is a folder's mark
             continue
+        item = _Object(bucket, key, path, size, etag)
         if {"", ".", ".."} & set(parts) or re.match("[A-Za-z]:", path) or "\\" in path:
-            raise ValueError(f"{SCHEME}{name!a}: found a key that is no path; rename the object")
-        objects.append(_Object(bucket, key, path, about["size"], about["ETag"]))
+            raise ValueError(f"{item.url}: found a key that is no path; rename the object")
+        objects.append(item)
     if not objects:
         raise FileNotFoundError(f"{url}: found no objects below it; expected pictures or shards")
     try:
@@ -140,12 +154,43 @@ async def _listed(storage: Any, url: str) -> list[_Object]:
     return objects
 
 
+async def _pages(storage: Any, url: str, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    """What the storage lists: all objects whose keys begin with `prefix`."""
+    found: list[dict[str, Any]] = []
+    start: dict[str, Any] = {}
+    for _ in range(MAX_PAGES):
+        request = storage._call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **start)
+        page = await _answer(url, request)
+        found += page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return found
+        token = {"ContinuationToken": page.get("NextContinuationToken")}
+        if token in ({"ContinuationToken": None}, start):
+            break
+        start = token
+    raise OSError(
+        f"{url}: found a listing without an end; expected at most {MAX_PAGES:,} pages of 1,000"
+        " objects; split the folder"
+    )
+
+
+async def _alone(storage: Any, url: str, bucket: str, key: str) -> list[dict[str, Any]]:
+    """The object of this very key, if there is one, as a listing has it."""
+    try:
+        about = await _answer(url, storage._call_s3("head_object", Bucket=bucket, Key=key))
+    except FileNotFoundError:
+        return []
+    return [{"Key": key, "Size": about["ContentLength"], "ETag": about.get("ETag")}]
+
+
 async def _answer(url: str, request: Awaitable[Any]) -> Any:
     """What the storage answers; its errors get the URL and, where there is one, a remedy."""
     from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError
+    from botocore.parsers import ResponseParserError
 
     try:
-        return await request
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await request
     except (NoCredentialsError, PartialCredentialsError, PermissionError) as error:
         raise PermissionError(
             f"{url}: {' '.join(str(error).split())}; expected credentials that may list and read it"
@@ -154,6 +199,8 @@ async def _answer(url: str, request: Awaitable[Any]) -> Any:
         ) from None
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{url}: {error}") from None
+    except (ResponseParserError, KeyError):  # s3fs's, for an error that says nothing
+        raise OSError(f"{url}: found no answer of S3's; is there such storage?") from None
     except (BotoCoreError, OSError, ValueError) as error:
         raise OSError(f"{url}: {_reason(error)}") from None
 
@@ -165,8 +212,11 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-async def _download(storage: Any, item: _Object, file: IO[bytes]) -> None:
-    """Download an object; one whose content stalls, is cut off or too slow gets more attempts."""
+async def _download(storage: Any, item: _Object, file: IO[bytes]) -> int:
+    """Download an object; return how many bytes were received.
+
+    One whose content stalls, is cut off or too slow gets more attempts.
+    """
     from aiohttp import ClientError
     from botocore.exceptions import BotoCoreError
 
@@ -198,7 +248,7 @@ async def _download(storage: Any, item: _Object, file: IO[bytes]) -> None:
                     failure = f"slower than {MIN_SPEED:.0f} bytes per second"
                     break
         if not failure:
-            return
+            return received
         if attempt < ATTEMPTS:
             await asyncio.sleep(BACKOFF_SECONDS * 2 ** (attempt - 1))
     raise OSError(f"{item.url}: {failure} (attempt {ATTEMPTS} of {ATTEMPTS})")

@@ -13,17 +13,22 @@ from stages.images.folders import is_hidden, pictures_in
 from stages.sources.own_pictures import Layout
 from stages.sources.portable_names import check_names, composed
 
+LONGEST = 240  # bytes of a name: whole_folder adds 15, and file systems allow 255
+
 
 def place_for(source: Path, watched: Path) -> Path:
     """Where the pictures of `source` belong: `watched`/NAME, or `source` if it is in `watched`.
 
     Raises ValueError if `source` is `watched`, holds it, or is in the same repository, where git
-    would commit its pictures; FileNotFoundError if there is no `source`.
+    would commit its pictures, or if its name will not do; FileNotFoundError if there is no
+    `source`.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder; expected one of pictures")
     here, real = Path.cwd(), source.resolve()
     if real.is_relative_to(watched.resolve()) and real != watched.resolve():
+        for name in real.relative_to(watched.resolve()).parts:
+            _check_name(source, name, watched)
         return Path(os.path.relpath(real, here.resolve()))
     if watched.resolve().is_relative_to(real):
         raise ValueError(f"{source}: found the folder of this pipeline; expected one of pictures")
@@ -34,24 +39,42 @@ def place_for(source: Path, watched: Path) -> Path:
         )
     name = composed(Path(os.path.abspath(source)).name)  # noqa: PTH100  # of a link, not its target
     name = name if source.is_dir() else name.partition(".")[0]
-    name = name.strip()  # git reads no space at the end of a line of .gitignore
-    if not name or is_hidden(name) or name.endswith((".dvc", ".part")) or name == "README.md":
+    name = name.strip(" ")
+    _check_name(source, name, watched)
+    place = watched / name
+    if place.is_symlink():
+        raise ValueError(f"{place}: found a link, which DVC does not follow; remove it")
+    return place
+
+
+def _check_name(source: Path, name: str, watched: Path) -> None:
+    """Raise ValueError if git, DVC or the file system could not handle `name` in `watched`."""
+    is_taken = is_hidden(name) or name.endswith((".dvc", ".part")) or name == "README.md"
+    if not name or is_taken or name.endswith(" "):  # git ignores a space that ends a pattern
         raise ValueError(
             f"{source}: found the name {name!r}, unfit for one in {watched}; rename it"
+        )
+    if (length := len(os.fsencode(name))) > LONGEST:
+        raise ValueError(
+            f"{source}: found a name of {length} bytes; expected at most {LONGEST}; rename it"
         )
     try:
         check_names([name])
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
-    return watched / name
 
 
 def originals(layout: Layout) -> Mapping[str, Path]:
-    """The path of each picture as it is placed -> the file. Raises ValueError for a dead link."""
+    """The path of each picture as it is placed -> the file.
+
+    Raises ValueError for a dead link, and PermissionError for a file that cannot be copied.
+    """
     files = {composed(str(origin)): layout.folder / origin for origin in layout.origins.values()}
     for file in files.values():
         if not file.exists():
             raise ValueError(f"{file}: a link that leads nowhere; remove it")
+        if not os.access(file, os.R_OK):
+            raise PermissionError(f"{file}: found no permission to read it; `chmod u+r` gives it")
     return files
 
 

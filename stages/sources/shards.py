@@ -24,6 +24,7 @@ from stages.sources.portable_names import check_names, check_printable
 
 SUFFIX = ".tar"
 CLASSES = "classes.txt"
+MAX_CLASSES = 2**24  # bytes of classes.txt
 MAX_LABEL = 2**16  # bytes of a .cls or .json
 MAX_PICTURE = 2**30  # bytes; a picture is read into memory
 
@@ -126,6 +127,8 @@ def _placed(
     table = _Table({}, bytearray(), bytearray())
     progress = tqdm(shards, desc=str(shards[0].parent), disable=None, leave=False)
     for number, shard in enumerate(progress):
+        if not shard.is_file():  # /dev/zero would fill the disk
+            raise ValueError(f"{shard}: found no file; expected a tar; remove it")
         place(shard, folder / shard.name)
         try:
             samples = _samples(folder / shard.name, numbered)
@@ -140,7 +143,7 @@ def _placed(
 
 def _samples(shard: Path, numbered: Sequence[str]) -> list[_Sample]:
     with shard.open("rb") as file:
-        if any(file.read(6).startswith(magic) for magic in COMPRESSIONS):
+        if file.read(6).startswith(tuple(COMPRESSIONS)):
             raise Refused(f"{shard}: found a compressed tar; expected a plain one; uncompress it")
     with opened(shard) as members:
         pictures, labels = _by_key(shard, members)
@@ -197,7 +200,7 @@ def _label(where: str, member: Member, numbered: Sequence[str]) -> tuple[str, st
             about = _Label.model_validate_json(content)
             text, picture = "" if about.name is None else str(about.name), about.picture
         else:
-            text = content.decode().strip()
+            text = content.decode("utf-8-sig").strip()
         if not text or len(text) > 255 or "/" in text or is_hidden(text):
             raise ValueError(f"found {text[:80]!r}")
         check_printable(text)
@@ -224,10 +227,15 @@ def _numbered_classes(source: Path) -> list[str]:
     path = source / CLASSES
     if not path.exists():
         return []
+    if not path.is_file() or path.stat().st_size > MAX_CLASSES:
+        raise ValueError(f"{path}: expected a file of at most {MAX_CLASSES:,} bytes")
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        names = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: found letters in an unknown encoding; expected UTF-8") from None
+    if not names:
+        raise ValueError(f"{path}: found no line; expected one per class")
+    return names
 
 
 def _checked_classes(source: Path, by_split: Mapping[str, Collection[str]]) -> tuple[str, ...]:

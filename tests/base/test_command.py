@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 MODULE = r'''
-import os, signal, sys, time
+import atexit, os, signal, sys, time
 from pathlib import Path
 from typing import Annotated
 from pydantic import Field
@@ -36,6 +36,7 @@ def main(what: Annotated[str, Option(help="what goes wrong")]) -> None:
         case "files": print(os.open(os.devnull, os.O_RDONLY) > 2)
         case "lines":
             while True: print("line")
+        case "exit 2" | "exit 15": atexit.register(os.kill, os.getpid(), int(what[5:]))
         case "defect": raise RuntimeError("a defect")
         case "wait":
             print("waiting", flush=True)
@@ -159,6 +160,27 @@ def test_a_stopped_stage_cleans_up_and_never_exits_0(
     assert process.returncode == code
     assert out == "cleaned up\n"
     assert "Traceback" not in err
+
+
+def test_ctrl_c_while_a_command_imports_prints_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os; os.kill(os.getpid(), 2)")  # found before typer
+    result = subprocess.run(
+        [sys.executable, "-m", "stages.shards"],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_command_exits_prints_no_traceback(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path, "--what", f"exit {number}")
+    assert process.communicate() == ("", "")
+    assert process.returncode == -number
 
 
 def test_help_shows_what_a_command_does_its_options_and_its_params(tmp_path: Path) -> None:

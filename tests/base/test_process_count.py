@@ -22,10 +22,12 @@ def test_a_process_that_torchrun_started_starts_no_others(monkeypatch: pytest.Mo
     assert not on_several_machines()
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " "])
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", " ", "1001", "9" * 5000])
 def test_an_invalid_processes_is_an_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("PROCESSES", text)
-    with pytest.raises(ValueError, match=r"^PROCESSES: found '.*'; expected a whole number, 1 or"):
+    with pytest.raises(
+        ValueError, match=r"^PROCESSES: found '.*'; expected a whole number, 1 to 1000"
+    ):
         processes_asked_for()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.pipelines import PARAMS, built_once
+from tests.repositories import METRICS, PREDICTIONS, Repository
 
 STAGES = ("download", "tensorize", "train", "evaluate")
 CHANGES: dict[str, dict[str, Any]] = {
@@ -25,6 +26,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     | {"skip_broken": True, "test": 0.3},
     "train": {"learning_rate": 0.05, "iterations": 6, "eval_every": 3, "batch_size": 10},
 }
+NO_DVC = "print('{}')  # found before DVC, which takes long to start and finds nothing here"
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,26 @@ class Outcome:
     code: int | str
     output: str
     errors: str
-    operations: str
+    operations: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Command:
-    """A module, its arguments, and the inputs and outputs among them."""
+    """A module, its arguments, its inputs, and its outputs, of which it replaces a step at once.
+
+    again: whether it runs where its outputs are already.
+    """
 
     module: str
     arguments: list[str]
     inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
+    steps: list[list[str]] = field(default_factory=list)
     checkpoints: bool = False
+    again: bool = True
+
+    @property
+    def outputs(self) -> list[str]:
+        return [path for step in self.steps for path in step]
 
 
 def stage(name: str, checkpoints: bool = False) -> Command:
@@ -57,9 +67,31 @@ def stage(name: str, checkpoints: bool = False) -> Command:
         module,
         arguments,
         [dep for dep in about["deps"] if dep.startswith("data/")],
-        [out if isinstance(out, str) else next(iter(out)) for out in outs],
+        [[out if isinstance(out, str) else next(iter(out)) for out in outs]],
         checkpoints,
     )
+
+
+COMMANDS = {name: stage(name) for name in STAGES} | {
+    "train with checkpoints": stage("train", checkpoints=True),
+    "shards": Command(
+        "stages.shards", ["elsewhere/drawn", "data/shards"], steps=[["data/shards"]], again=False
+    ),
+    "pictures": Command(
+        "stages.pictures",
+        ["elsewhere/drawn"],
+        [METRICS, PREDICTIONS],
+        [["pictures/drawn"], ["params.yaml"]],
+    ),
+}
+PREDICT = ["pictures/drawn", "--model", "data/model.safetensors"]
+PRINTING = {
+    "predict": Command("stages.predict", PREDICT),
+    "predict --json": Command("stages.predict", [*PREDICT, "--json"]),
+    "predict --csv": Command("stages.predict", [*PREDICT, "--csv"]),
+    "gate": Command("stages.gate", ["--base=HEAD", "--markdown=gate.md", "--json=gate.json"]),
+    "explain": Command("stages.explain", []),
+}  # and write no files, or in place
 
 
 class Forked:
@@ -133,7 +165,7 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory, forked: Forked) -> tuple[
         for seed, name in enumerate(("old", "new")):
             draw_pictures(folder / name / "pictures/drawn", seed)
             params = yaml.safe_load(PARAMS.read_text())
-            params["download"]["dataset"] = "pictures/drawn"
+            params["download"]["dataset"] = "./pictures/drawn"
             for section, changes in CHANGES.items():
                 params[section] |= {**changes, "seed": seed}
             params["evaluate"]["calibration_bins"] += seed
@@ -144,6 +176,17 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory, forked: Forked) -> tuple[
 
     both = built_once(tmp_path_factory, "two runs of a small pipeline", build)
     return both / "old", both / "new"
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository whose results have changed since the last commit, for the worse."""
+    repository = Repository.create(tmp_path_factory.mktemp("git") / "repository")
+    repository.measure(range(20))
+    repository.commit()
+    repository.measure(range(40), model="2")
+    repository.write("dvc.py", NO_DVC)
+    return repository.folder
 
 
 def contents(folder: Path, paths: list[str]) -> Mapping[str, bytes]:

@@ -20,7 +20,11 @@ from typing import IO, Any, NoReturn
 
 from PIL import Image
 
-MODULES = ("download", "tensorize", "train", "evaluate", "predict", "explain", "gate.__main__")
+COMMANDS = (
+    *("download", "tensorize", "train", "evaluate", "predict", "shards", "pictures", "explain"),
+    "gate.__main__",
+)
+LATER = ("scipy.sparse", "scipy.stats")  # what these import when they need it
 LIMIT = 60  # seconds, after which a command counts as hanging
 
 
@@ -77,7 +81,9 @@ def become(shim: ctypes.CDLL, job: dict[str, Any], *files: IO[bytes]) -> NoRetur
 def main() -> None:
     """Answer jobs until standard input ends."""
     shim = ctypes.CDLL(sys.argv[1])
-    for name in MODULES:
+    for name in LATER:
+        importlib.import_module(name)
+    for name in COMMANDS:
         importlib.import_module(f"stages.{name}")
         del sys.modules[f"stages.{name}"]  # else running it warns that it is there
     Image.init()  # imports what decodes pictures

@@ -468,6 +468,16 @@ def test_a_link_that_leads_nowhere_in_the_base_is_an_error(
     assert ": git cannot read its content: dangling" in error
 
 
+def test_a_base_whose_tree_git_does_not_have_is_an_error(
+    repository: Repository, run_gate: Gate
+) -> None:
+    repository.write("new", "")
+    repository.commit()
+    tree = repository.git("rev-parse", "HEAD^{tree}")
+    (repository.folder / ".git/objects" / tree[:2] / tree[2:]).unlink()
+    assert ": git cannot read its content: " in refused(run_gate, "--base", "HEAD")
+
+
 @pytest.mark.parametrize("path", [METRICS, "dvc.lock"])
 def test_what_is_not_a_regular_file_is_not_read(
     repository: Repository, run_gate: Gate, path: str

@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Never
 
@@ -91,6 +92,14 @@ def test_a_killed_process_is_told_in_a_line() -> None:
     with pytest.raises(OSError, match="a process that decodes pictures was killed") as error:
         outcomes(Pictures(range(1000), killed, str, 2))
     assert "\n" not in str(error.value)
+
+
+def test_a_killed_resource_tracker_is_started_again_without_a_warning() -> None:
+    tracker: Any = resource_tracker._resource_tracker
+    tracker.ensure_running()
+    os.kill(tracker._pid, signal.SIGKILL)
+    os.waitid(os.P_PID, tracker._pid, os.WEXITED | os.WNOWAIT)
+    assert outcomes(Pictures(range(70), of_number, "picture {}".format, 2)) == expected(range(70))
 
 
 @pytest.mark.parametrize("processes", [1, 2])

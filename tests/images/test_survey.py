@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
@@ -108,11 +109,20 @@ def test_the_size_is_the_common_one_or_a_square_both_of_64_pixels_at_most(
     assert of_sizes(*sizes).size == size
 
 
-def test_looking_is_done_in_any_order_with_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_uses_the_threads_asked_for_with_one_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pictures = [Image.new("RGB", (20 + i, 30), (i, i, i + i // 19)) for i in range(20)]
-    results = []
+    results, numbers = [], []
+
+    def pool(threads: int) -> ThreadPoolExecutor:
+        numbers.append(threads)
+        return ThreadPoolExecutor(threads)
+
+    monkeypatch.setattr("stages.images.survey.ThreadPoolExecutor", pool)
     for threads in (1, 4):
-        monkeypatch.setattr("stages.images.survey.cpus", lambda threads=threads: threads)
+        monkeypatch.setenv("PROCESSES", str(threads))
         results.append(found_in(*pictures))
+    assert numbers == [1, 4]
     assert results[0] == results[1]
     assert results[0].channels == 3

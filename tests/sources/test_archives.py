@@ -317,6 +317,14 @@ def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
     assert_refused(path, "member 1: no name")
 
 
+def test_a_tar_of_headers_for_headers_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 512  # tarfile reads the next within this one
+    path = tmp_path / "a.tar"
+    path.write_bytes((info.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 2000)
+    assert_refused(path, "broken, cut off or of an unknown kind")
+
+
 def test_a_tar_header_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, 2**32

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +133,78 @@ def test_a_wrong_url_is_reported(
     assert str(error.value).startswith(f"{url}: {problem}")
 
 
+def list_objects(monkeypatch: pytest.MonkeyPatch, sizes: Mapping[str, int]) -> None:
+    """Let the storage claim that these keys in the folder are objects of these sizes."""
+
+    async def pages(*_: Any) -> list[dict[str, Any]]:
+        return [{"Key": f"animals/{key}", "Size": size} for key, size in sizes.items()]
+
+    monkeypatch.setattr(object_storage, "_pages", pages)
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize("size", [2, 4])
+def test_an_object_of_another_size_than_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    list_objects(monkeypatch, {"dog/2.png": size})
+    with pytest.raises(WrongContent, match=f"dog/2.png: wrong content: .*{size}"):
+        fetch_objects(URL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        ({"Contents": [{"Key": "animals/1.png"}]}, "found a listing without 'Size'; expected S3's"),
+        ({"IsTruncated": True}, "found a listing without an end"),
+        ({"IsTruncated": True, "NextContinuationToken": "the same"}, "a listing without an end"),
+    ],
+)
+def test_a_listing_that_breaks_the_protocol_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: dict[str, Any], problem: str
+) -> None:
+    async def answer(*_: Any, **__: Any) -> dict[str, Any]:
+        return page
+
+    monkeypatch.setattr("s3fs.S3FileSystem._call_s3", answer)
+    with pytest.raises(OSError, match=f"^{URL}: .*{problem}"):
+        fetch_objects(URL, tmp_path)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_answer_of_another_server_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: Any
+) -> None:
+    def other(request: Any, _: int) -> bool:
+        request.send_response(300)  # and not a word more
+        request.end_headers()
+        return True
+
+    with proxy(s3.meta.endpoint_url, other) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(OSError, match=f"^{URL}: found no answer of S3's"):
+            fetch_objects(URL, tmp_path)
+
+
+def test_a_listing_without_an_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = iter(range(10_000))
+
+    async def answer(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"IsTruncated": True, "NextContinuationToken": str(next(tokens))}
+
+    monkeypatch.setattr("s3fs.S3FileSystem._call_s3", answer)
+    with pytest.raises(OSError, match="at most 1,000 pages of 1,000 objects; split the folder"):
+        fetch_objects(URL, tmp_path)
+
+
 @pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize("key", ["../x.png", "a//x.png", "C:/x.png", "a\\x.png", "./x.png"])
 def test_a_key_that_is_no_path_is_refused_before_a_file_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    async def found(*_: Any, **__: Any) -> dict[str, Any]:
-        about = {"size": 1, "ETag": "x"}
-        return {f"{BUCKET}/animals/1.png": about, f"{BUCKET}/animals/{key}": about}
-
-    monkeypatch.setattr("s3fs.S3FileSystem._find", found)
+    list_objects(monkeypatch, {"1.png": 1, key: 1})
     with pytest.raises(ValueError, match="found a key that is no path; rename the object"):
         fetch_objects(URL, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -77,6 +77,22 @@ def test_links_are_followed_and_a_dead_one_is_named(source: Path, tmp_path: Path
         files_of(source)
 
 
+def test_a_picture_that_may_not_be_read_is_named(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda file, _: "dog" not in str(file))  # root may read all
+    expected = f"{source}/dog/1.png: found no permission to read it"
+    with pytest.raises(PermissionError, match=re.escape(expected)):
+        files_of(source)
+
+
+def test_a_link_in_their_place_is_named(source: Path) -> None:
+    place = WATCHED / source.name
+    place.symlink_to(source)
+    with pytest.raises(ValueError, match=f"{place}: found a link, which DVC does not follow"):
+        place_for(source, WATCHED)
+
+
 def test_the_place_has_the_name_that_the_user_gave(source: Path, tmp_path: Path) -> None:
     assert place_for(source, WATCHED) == Path("pictures/my animals")
     assert place_for(Path("../my animals/"), WATCHED) == Path("pictures/my animals")
@@ -110,13 +126,19 @@ def test_pictures_that_are_watched_already_stay_where_they_are(source: Path) -> 
         ("../a.dvc", "found the name 'a.dvc', unfit"),
         ("../README.md", "found the name 'README.md', unfit"),
         ("../a\nb", "not printable Unicode"),
+        ("../a\r", "not printable Unicode"),
+        (f"../{'é' * 121}", "found a name of 242 bytes; expected at most 240"),
+        ("pictures/a\nb", "not printable Unicode"),
+        ("pictures/a/b ", "found the name 'b ', unfit"),
+        ("pictures/a.part", "found the name 'a.part', unfit"),
     ],
 )
 def test_a_folder_that_cannot_be_placed_is_refused(source: Path, path: str, message: str) -> None:
     os.makedirs(path, exist_ok=True)  # noqa: PTH103  # "." too
+    before = [*WATCHED.rglob("*")]
     with pytest.raises(ValueError, match=re.escape(message)):
         place_for(Path(path), WATCHED)
-    assert not any(WATCHED.iterdir())
+    assert [*WATCHED.rglob("*")] == before
     assert source.is_dir()
 
 

@@ -1,8 +1,10 @@
 import io
 import json
+import os
 import re
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,37 @@ def test_classes_txt_names_numbered_classes(tmp_path: Path, label: dict[str, byt
     assert copied(source)["train"] == {"0/1.png": ("cat", b""), "0/2.png": ("dog", b"")}
 
 
+def test_a_byte_order_mark_is_no_part_of_a_class(tmp_path: Path) -> None:
+    source = write(tmp_path / "shards/0.tar", LABELS | {"1.cls": b"\xef\xbb\xbfdog"})
+    assert copied(source)["train"]["0/1.png"][0] == "dog"
+    (source / "classes.txt").write_text("\ufeffcat\ndog\n", encoding="utf-8")
+    assert copied(source)["train"]["0/1.png"][0] == "dog"
+
+
+def make_nothing(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "problem"),
+    [
+        ("classes.txt", make_nothing, "found no line; expected one per class"),
+        ("classes.txt", make_pipe, "expected a file of at most 16,777,216 bytes"),
+        ("1.tar", make_pipe, "found no file; expected a tar; remove it"),
+    ],
+)
+def test_what_is_no_ordinary_file_is_refused(
+    tmp_path: Path, name: str, make: Callable[[Path], None], problem: str
+) -> None:
+    source = write(tmp_path / "shards/0.tar", LABELS)
+    make(source / name)
+    assert refusal(source) == f"{source / name}: {problem}"
+
+
 def test_without_classes_txt_a_number_is_a_name(tmp_path: Path) -> None:
     members = {"1.png": b"", "1.cls": b"10", "2.png": b"", "2.json": b'{"class": 9}'}
     source = write(tmp_path / "shards/0.tar", members)
@@ -122,8 +155,9 @@ def test_a_sample_that_cannot_be_used_is_refused(
     assert problem in refusal(write(tmp_path / "shards/0.tar", LABELS | members))
 
 
-def test_a_compressed_shard_is_refused(tmp_path: Path) -> None:
-    source = write(tmp_path / "shards/0.tar", LABELS, "w:gz")
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_compressed_shard_is_refused(tmp_path: Path, mode: str) -> None:
+    source = write(tmp_path / "shards/0.tar", LABELS, mode)
     assert refusal(source).endswith(
         "0.tar: found a compressed tar; expected a plain one; uncompress it"
     )
