@@ -124,6 +124,7 @@ class Clone:
     def repro(self, environment: Environment) -> None:
         """Run every stage; if the environment says so, training is killed first and resumed."""
         if environment.killed:
+            self.run(environment, "dvc", "repro", "tensorize")
             interrupted = (sys.executable, "-m", "stages.training.interruption")
             self.run(environment, *interrupted, *self.train_options, exits=-signal.SIGKILL)
         output = self.run(environment, "dvc", "repro", "--force")

@@ -23,6 +23,7 @@ from tests.faults.conftest import (
     Outcome,
     contents,
 )
+from tests.pipelines import run
 
 FAULTS = {
     "EIO": errno.EIO,
@@ -62,6 +63,8 @@ def prepare(command: Command, two_runs: tuple[Path, Path], folder: Path) -> None
     old, new = two_runs
     (folder / "data").mkdir(parents=True)
     (folder / ".dvc").mkdir()
+    if command.module == "stages.pictures":
+        run(folder, "git", "init", "--quiet")
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "dvc.py").write_text(NO_DVC)
     (folder / "elsewhere").symlink_to(new / "pictures")

@@ -134,8 +134,8 @@ def test_ci_reproduces_the_results_from_pulled_pictures_and_says_if_no_remote_ha
     clone = clone_of(pipeline)
     pretend_to_install(clone)
     code, output = ci(clone)
-    assert (code, output.splitlines()[:2]) == (0, ["making check", "making test"])
-    assert output.splitlines()[2].startswith("note: the committed results were not reproduced: ")
+    assert (code, output.splitlines()[:3]) == (0, ["making check", "making test", "making fuzz"])
+    assert output.splitlines()[3].startswith("note: the committed results were not reproduced: ")
 
     run(pipeline, "dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
     commit(pipeline)
@@ -144,5 +144,5 @@ def test_ci_reproduces_the_results_from_pulled_pictures_and_says_if_no_remote_ha
     assert code == 1, "a remote without the pictures"
     assert "making repro" not in output
     run(pipeline, "dvc", "push", "--quiet")
-    assert ci(clone) == (0, "making check\nmaking test\nmaking repro\n")
+    assert ci(clone) == (0, "making check\nmaking test\nmaking fuzz\nmaking repro\n")
     assert (clone / "pictures/animals").is_dir()
