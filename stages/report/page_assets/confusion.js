@@ -133,7 +133,9 @@ class PictureList {
       element("span", {}, `answer ${percent(test.confidence, 1)}`),
     ];
     if (!right) caption.push(element("span", { class: "quiet" }, `actual ${percent(test.probability, 1)}`));
-    caption.push(element("span", { class: "quiet name", title: test.name }, test.name));
+    caption.push(element(
+      "span", { class: "quiet name path", title: test.name }, element("bdi", { dir: "ltr" }, test.name),
+    ));
     const content = this.tryOut && test.full
       ? element("button", { type: "button", title: "Try it", onclick: () => this.tryOut(test) }, canvas)
       : canvas;
