@@ -1,6 +1,6 @@
 """Each stage on N pictures in shards, with one process and with two; next to a DataLoader.
 
-`python -m benchmarks.scale [N ...]`, by default 10,000 and 100,000 pictures. Seconds of processor
+`python -m benchmarks.scale [N ...]`, by default 10,000 and 100,000 pictures. CPU seconds
 are those of all processes together: on a busy machine, they wander less than seconds by the clock.
 `python -m benchmarks.scale loader FOLDER PROCESSES` runs the peer.
 `python -m benchmarks.scale cold [N]`, as root on Linux, reads pictures from shards and from loose
@@ -43,7 +43,7 @@ BATCH, ITERATIONS = 1000, 100
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock and of processor; the most anonymous memory of one process, in MB."""
+    """Elapsed and CPU seconds; the most anonymous memory of one process, in MB."""
 
     seconds: float
     processor: float
@@ -72,8 +72,8 @@ def main(numbers: Sequence[int]) -> None:
                     print(*row, sep=" | ", file=sys.stderr)
                     rows.setdefault(stage, []).append(row)
     header = [
-        *("pictures", "processes", "seconds", "processor seconds", "pictures/s"),
-        *("processor µs per picture", "MB of the largest process"),
+        *("pictures", "processes", "seconds", "CPU seconds", "pictures/s"),
+        *("CPU µs per picture", "MB of the largest process"),
     ]
     for stage, found in rows.items():
         print(f"\n{stage}\n\n{markdown(header, found)}")
@@ -252,7 +252,7 @@ def rows(numbers: Sequence[int]) -> None:
             seconds = process_time() - start
             each = BATCH * ITERATIONS / seconds
             megabytes = anonymous_bytes(os.getpid()) / 1e6
-            print(f"{number:,} rows: {each:,.0f} per second of processor, {megabytes:.0f} MB")
+            print(f"{number:,} rows: {each:,.0f} per CPU second, {megabytes:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def fuzz(name: str, strategy: st.SearchStrategy[Any], check: Callable[[Any], obj
         profile(given(strategy)(execute))()
     seconds = time.process_time() - start_of_cpu
     print(
-        f"{name}: {executions} executions, {executions / seconds:.0f} per second of the processor,"
+        f"{name}: {executions} executions, {executions / seconds:.0f} per CPU second,"
         f" {refused / executions:.0%} refused"
     )
     assert 0 < refused < executions
