@@ -155,8 +155,10 @@ def evaluate(
         columns = ("picture", "actual", "predicted", "loss", "confidence")
         outputs.write_text(predictions_path, csv_text(columns, rows))
         outputs.write_text(metrics_path, json_text(measured))
+    errors = measured["errors"]
     print(
-        f"accuracy {measured['accuracy']:.2%}, {measured['errors']} errors in {len(test)} images;"
+        f"accuracy {measured['accuracy']:.2%}, {errors} error{'s' * (errors != 1)} in {len(test)}"
+        " images;"
         f" balanced accuracy {measured['balanced_accuracy']:.2%};"
         f" always the most frequent class {measured['baseline_accuracy']:.2%};"
         f" cross entropy {measured['cross_entropy']:.4f} nats"
