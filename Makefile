@@ -24,7 +24,7 @@ repro: install  ## run the stages whose inputs have changed
 pictures: install  ## a model of your own pictures: make pictures FROM=~/animals
 	$(ACTIVATE) && python -m stages.pictures $(if $(DRY_RUN),--dry-run) -- "$$FROM"
 
-gate: install  ## have the metrics regressed since the remote's main branch?
+gate: install  ## have the metrics regressed compared with the remote's main branch?
 	$(ACTIVATE) && python -m stages.gate
 
 experiments: install  ## which params of DVC's experiments are best on the validation images?
@@ -39,7 +39,7 @@ test: install  ## run all tests; for a quick loop: pytest -m 'not slow and not m
 fuzz: install  ## an hour of broken files for every reader; FUZZ_SECONDS=60 make fuzz for a minute
 	$(ACTIVATE) && FUZZ_SECONDS=$${FUZZ_SECONDS:-3600} pytest tests/fuzz --capture=no --timeout=0
 
-faults: install  ## every file operation of every command fails or is the last; `make test` tries some
+faults: install  ## make each file operation fail, or kill the command after it; `make test` samples
 	$(ACTIVATE) && FAULTS=all pytest tests/faults --numprocesses auto -rP
 
 check: install  ## lint, format, types and workflows

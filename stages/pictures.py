@@ -251,7 +251,7 @@ def advise(inspection: Inspection) -> None:
     low, high = wilson_interval(round(number * 0.8), number)
     remedy = "add pictures" + (
         ", or test on five other choices of them too: `dvc exp run --queue -S"
-        " 'tensorize.seed=1,2,3,4,5'`, then `dvc queue start`"
+        " 'tensorize.seed=1,2,3,4,5'`, then `dvc exp run --run-all`"
         if inspection.held_out
         else ""
     )

@@ -201,7 +201,7 @@ def main(
         print(f"left out: {reason}", file=sys.stderr)
     if not revisions:
         for task in tasks(QUEUED):
-            print(f"queued: {task}; `dvc queue start` runs it", file=sys.stderr)
+            print(f"queued: {task}; `dvc exp run --run-all` runs it", file=sys.stderr)
         for task in tasks(FAILED):
             print(f"failed: {task}; `dvc queue logs {task}` says why", file=sys.stderr)
 

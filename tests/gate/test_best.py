@@ -168,7 +168,7 @@ def test_experiments_that_are_queued_or_failed_are_named(
             "update-ref", "--create-reflog", "-m", message, f"refs/exps/celery/{ref}", head
         )
     assert run_best()[-2:] == [
-        "queued: later; `dvc queue start` runs it",
+        "queued: later; `dvc exp run --run-all` runs it",
         "failed: broken; `dvc queue logs broken` says why",
     ]
     assert not any("later" in line for line in run_best("HEAD"))
