@@ -51,7 +51,7 @@ def main() -> None:
     """Train on the split, and print the seconds from the first process."""
     from stages.formats.split_file import Split
     from stages.training.data import Examples
-    from stages.training.loop import CPU, fit
+    from stages.training.loop import fit
     from stages.training.processes import joined_processes
     from stages.training.settings import TrainParams
 
@@ -59,7 +59,7 @@ def main() -> None:
     params = TrainParams.load(Path("params.yaml"), "train").model_copy(
         update={"batch_size": BATCH_SIZE, "iterations": STEPS}
     )
-    with joined_processes(CPU) as processes:
+    with joined_processes() as processes:
         started = perf_counter()
         deque(fit(params, training, CLASSES, processes), maxlen=0)
         if processes.first:

@@ -1,7 +1,7 @@
 """Each stage on N pictures in shards, with one process and with two; next to a DataLoader.
 
-`python -m benchmarks.scale [N ...]`, by default 10,000 and 100,000 pictures. CPU seconds
-are those of all processes together: on a busy machine, they wander less than seconds by the clock.
+`python -m benchmarks.scale [N ...]`, by default 10,000 and 100,000 pictures. CPU seconds are
+those of all processes together: on a busy machine, they wander less than elapsed time.
 `python -m benchmarks.scale loader FOLDER PROCESSES` runs the peer.
 `python -m benchmarks.scale cold [N]`, as root on Linux, reads pictures from shards and from loose
 files that are not in memory.

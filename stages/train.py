@@ -28,8 +28,9 @@ from stages.formats.split_file import Split
 from stages.training.checkpoint import Checkpoint, State, run_key
 from stages.training.data import Examples, read_splits
 from stages.training.history import History, Row
-from stages.training.loop import CPU, Disturb, Step, fit
+from stages.training.loop import Disturb, Step, fit
 from stages.training.processes import (
+    CPU,
     errors_told_to_torchrun,
     joined_processes,
     run_processes,

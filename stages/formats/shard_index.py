@@ -7,7 +7,6 @@ metadata.
 """
 
 import json
-from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,46 +17,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from stages.base.whole_files import whole_file
+from stages.formats.lines import Lines
 from stages.formats.metadata import class_names, metadata, valid
 from stages.formats.tensor_file import create, mapped
 
 NAME = "index.safetensors"  # beside the shards
 DTYPES = {"places": "I64", "names": "U8"}
-LINE_FEED = ord("\n")
-CHUNK = 2**20  # bytes
-
-
-class Lines(Sequence[str]):
-    """N strings in one array: UTF-8, each followed by a line feed, which none contains.
-
-    A list of them would take several times the memory. text: (M,) uint8. Raises ValueError if it
-    is something else.
-    """
-
-    def __init__(self, text: NDArray[np.uint8]) -> None:
-        if len(text) and text[-1] != LINE_FEED:
-            raise ValueError("names: found no line feed at the end; expected one after each name")
-        decoder = getincrementaldecoder("utf-8")()
-        for start in range(0, len(text), CHUNK):
-            decoder.decode(text[start : start + CHUNK].tobytes())
-        self.text = text
-        self._ends = np.flatnonzero(text == LINE_FEED)  # (N,)
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        start = self._ends[index - 1] + 1 if index else 0
-        return self.text[start : self._ends[index]].tobytes().decode()
 
 
 class ShardPicture(NamedTuple):

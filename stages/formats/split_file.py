@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from stages.base.whole_files import whole_file
 from stages.formats.input_spec import InputSpec
+from stages.formats.lines import Lines
 from stages.formats.metadata import class_names, metadata, valid
 from stages.formats.origin import UNKNOWN, Origin
 from stages.formats.tensor_file import create, layout, mapped
@@ -75,10 +76,8 @@ class Split:
             raise ValueError(f"names: found {names.shape} {names.dtype}; expected (M,) uint8")
         if not len(names):
             return
-        if names[-1] != ord("\n"):
-            raise ValueError("names: found no line feed at the end; expected one after each name")
         try:
-            number = len(self.pictures)
+            number = len(Lines(names))
         except UnicodeDecodeError as error:
             raise ValueError(f"names: found {error.reason}; expected UTF-8") from None
         if number != len(self):

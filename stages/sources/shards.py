@@ -77,7 +77,8 @@ def copy_shards(source: Path, raw: Path, place: Callable[[Path, Path], Any]) -> 
     """
     import numpy as np  # both are slow to import, and rarely needed
 
-    from stages.formats.shard_index import Lines, ShardIndex
+    from stages.formats.lines import Lines
+    from stages.formats.shard_index import ShardIndex
 
     splits = shards_in(source)
     if pictures := pictures_in(source)[0]:

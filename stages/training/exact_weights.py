@@ -21,7 +21,7 @@ from stages.base.whole_files import whole_file
 from stages.formats.model_file import Model, rounded
 from stages.formats.split_file import Split
 from stages.training.data import Examples, read_splits
-from stages.training.loop import CPU, fit
+from stages.training.loop import fit
 from stages.training.processes import (
     ALONE,
     Processes,
@@ -89,7 +89,7 @@ def main(
     if (count := processes_asked_for() or 1) > 1:
         run_processes("stages.training.exact_weights", count)
         return
-    with errors_told_to_torchrun(), joined_processes(CPU) as processes:
+    with errors_told_to_torchrun(), joined_processes() as processes:
         model = exact_model(params, train_split, validation, resume, processes)
     if processes.first:
         with whole_file(weights) as part, part.open("wb") as file:

@@ -15,10 +15,9 @@ from torch.nn.functional import nll_loss
 
 from stages.training.data import Examples
 from stages.training.optimizers import SGD, Adam, Optimizer, learning_rate_at
-from stages.training.processes import ALONE, Processes
+from stages.training.processes import ALONE, CPU, Processes
 from stages.training.settings import TrainParams
 
-CPU = torch.device("cpu")
 SCALE = 1 / 255  # of a feature
 FEATURES_AT_A_TIME = 2**19  # when evaluating: 4 MB in float64, which fits in the cache
 

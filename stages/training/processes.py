@@ -52,7 +52,7 @@ class Processes(ProcessGroup):
     def gather(self, value: Value) -> list[Value]:
         """Return, in every process, what each passes, in order of rank; waits for all of them."""
         if self.count == 1:
-            return [value]
+            return super().gather(value)
         values: list[Any] = [None] * self.count
         with _peers_may_end():
             torch.distributed.all_gather_object(values, value, self.group)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from stages.formats.shard_index import NAME, Lines, ShardIndex, ShardPicture
+from stages.formats.lines import Lines
+from stages.formats.shard_index import NAME, ShardIndex, ShardPicture
 
 PLACES = np.array([[0, 512, 10, 1], [1, 1536, 7, 0]])
 NAMES = Lines(np.frombuffer("dog/1.png\ncat/猫.png\n".encode(), np.uint8))

@@ -14,7 +14,7 @@ from stages.formats.split_file import Split
 from stages.train import published
 from stages.training.data import Examples
 from stages.training.history import History
-from stages.training.loop import CPU, fit
+from stages.training.loop import fit
 from stages.training.processes import Processes, joined_processes
 from stages.training.settings import TrainParams
 
@@ -51,7 +51,7 @@ def fitted(split: Split, params: TrainParams, processes: Processes) -> list[str]
 
 def main() -> None:
     split = Split.load(Path(sys.argv[1]))
-    with joined_processes(CPU) as processes:
+    with joined_processes() as processes:
         assert processes.gather([processes.rank]) == [[rank] for rank in range(processes.count)]
         double = [fitted(split, params, processes) for params in PARAMS]
         torch.float64 = torch.float32  # the loop names its precision so
